@@ -1,0 +1,364 @@
+"""`kuulo models`: what is in the stores, and how more comes in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kuulo.errors import EXIT_CANNOT_RUN, ModelMissing, UsageError
+
+if TYPE_CHECKING:
+    from kuulo.models.manifest import ModelRef
+    from kuulo.models.store import Stores
+
+FORMAT_NAMES = ("ct2", "ggml", "hf", "pt")
+
+_format = click.option("--format", "format_", type=click.Choice(FORMAT_NAMES), help="Format of the files.")
+_json = click.option("--json", "as_json", is_flag=True, help="For machines.")
+_replace = click.option("--replace", is_flag=True, help="Put it in the place of what the store has.")
+
+
+@click.group()
+def models() -> None:
+    """Models: which there are, and how they come into the store.
+
+    \b
+    kuulo models list --catalog      what can be pulled
+    kuulo models pull small          from the network: the only command that uses it
+    kuulo models add ./my-model      a folder or file that you have
+    """
+
+
+@models.command("list")
+@click.option("--catalog", is_flag=True, help="What could be pulled, instead of what is here.")
+@_json
+def list_(catalog: bool, as_json: bool) -> None:
+    """The models in the stores, the best defaults first."""
+    if catalog:
+        _show_catalog(as_json)
+        return
+    stores = _stores()
+    rows = [_row(ref) for ref in stores.list()]
+    troubles = stores.troubles()
+    if as_json:
+        bad = [{"path": str(t.path), "problem": t.problem} for t in troubles]
+        folders = [{"path": str(s.folder), "writable": s.writable} for s in stores.layers]
+        click.echo(json.dumps({"schema": 1, "models": rows, "stores": folders, "problems": bad}, indent=1))
+        return
+    if rows:
+        _table(
+            ("name", "format", "engines", "size", "languages", "licence", "where"),
+            [
+                (
+                    r["name"],
+                    r["format"],
+                    ", ".join(r["engines"]),
+                    _size(r["bytes"]),
+                    _languages(r),
+                    r["licence"],
+                    r["store"],
+                )
+                for r in rows
+            ],
+        )
+    else:
+        click.echo(f"no models in {stores}\nkuulo models pull small", err=True)
+    for trouble in troubles:
+        click.echo(f"{click.style('broken:', fg='yellow')} {trouble.path}: {trouble.problem}", err=True)
+
+
+@models.command()
+@click.argument("name")
+@_format
+def path(name: str, format_: str | None) -> None:
+    """Print where a model is: its folder, or its file."""
+    click.echo(str(_stores().resolve(name, (format_,) if format_ else _formats()).path))
+
+
+@models.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--name", help="Its name in the store; without it, from the path.")
+@_format
+@click.option("--link", is_flag=True, help="Link to the files instead of copying them.")
+@_replace
+@_json
+def add(path: Path, name: str | None, format_: str | None, link: bool, replace: bool, as_json: bool) -> None:
+    """Put a model folder or file of yours into the store. Its format is found out, and its files are checked."""
+    from kuulo.models import store
+
+    with _bar("adding", _bytes_in(path)) as advance:
+        ref = store.add(
+            _stores().writable, path, name=name, format_=format_, link=link, replace=replace, progress=advance
+        )
+    _say_added(ref, as_json)
+
+
+@models.command()
+@click.argument("name")
+@_format
+@click.option("--engine", help="Take the format that this engine reads.")
+@click.option("--revision", help="Commit, tag or branch, instead of the catalogue's commit.")
+@click.option("--name", "rename", help="Its name in the store.")
+@_replace
+@_json
+def pull(
+    name: str,
+    format_: str | None,
+    engine: str | None,
+    revision: str | None,
+    rename: str | None,
+    replace: bool,
+    as_json: bool,
+) -> None:
+    """Bring a model from the network into the store.
+
+    NAME is one of `kuulo models list --catalog`, or a Hugging Face repository ORG/NAME. A pull that was cut goes on
+    where it stopped. Every file is compared with the digests that the catalogue and the server say.
+    """
+    from kuulo.models import pull as puller
+
+    if engine and format_:
+        raise UsageError("give --engine or --format, not both")
+    if engine:
+        format_ = _format_for(engine, name)
+    with _bar("pulling", None) as advance:
+        ref = puller.pull(
+            name,
+            _stores().writable,
+            format_,
+            revision=revision,
+            rename=rename,
+            replace=replace,
+            progress=_steps(advance),
+            notice=lambda text: click.echo(text, err=True),
+        )
+    _say_added(ref, as_json)
+
+
+@models.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@_format
+@_json
+def verify(names: Sequence[str], format_: str | None, as_json: bool) -> int:
+    """Read every file again and compare it with the digest in the manifest. Without names: all models."""
+    from kuulo.models import check, store
+
+    refs = _chosen(names, format_)
+    results = []
+    with _bar("verifying", sum(ref.bytes for ref in refs)) as advance:
+        for ref in refs:
+            states = list(store.verify(ref, advance))
+            problems = [] if any(s.state != "ok" for s in states) else check.problems(ref.format, ref.path)
+            results.append((ref, states, problems))
+    good = True
+    rows = []
+    for ref, states, problems in results:
+        sound = not problems and all(s.state in ("ok", "extra") for s in states)
+        good = good and sound
+        files = [{"path": s.path, "state": s.state, "bytes": s.bytes} for s in states]
+        rows.append({**_row(ref), "ok": sound, "files": files, "problems": problems})
+        if not as_json:
+            click.echo(f"{ref.name} ({ref.format}): {'ok' if sound else 'NOT OK'}")
+            for state in states:
+                if state.state != "ok":
+                    click.echo(f"  {state.state}: {state.path}")
+            for problem in problems:
+                click.echo(f"  {problem}")
+    if as_json:
+        click.echo(json.dumps({"schema": 1, "ok": good, "models": rows}, indent=1))
+    return 0 if good else EXIT_CANNOT_RUN
+
+
+@models.command()
+@click.argument("name")
+@_format
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def remove(name: str, format_: str | None, yes: bool) -> None:
+    """Delete a model from your store. The site's are not touched."""
+    store = _stores().writable
+    formats = [f for f in ([format_] if format_ else FORMAT_NAMES) if store.place(name, f).is_dir()]
+    if not formats:
+        raise ModelMissing(f"your store has no model {name}", looked_at=str(store.folder), do="kuulo models list")
+    if len(formats) > 1:
+        raise UsageError(f"{name} is there as {', '.join(formats)}", do=f"say which: --format {formats[0]}")
+    if not yes:
+        click.confirm(f"Delete {store.place(name, formats[0])}?", abort=True, err=True)
+    click.echo(f"deleted {store.remove(name, formats[0])}")
+
+
+def _stores() -> Stores:
+    from kuulo import site
+
+    found: Stores = site.load().model_stores()
+    return found
+
+
+def _formats() -> tuple[str, ...]:
+    """All formats, that of the most preferred engine first."""
+    from kuulo import engines
+
+    preferred = [f for spec in engines.specs() for f in spec.model_formats]
+    return tuple(dict.fromkeys((*preferred, *FORMAT_NAMES)))
+
+
+def _engines_for(format_: str) -> list[str]:
+    from kuulo import engines
+
+    return [spec.name for spec in engines.specs() if format_ in spec.model_formats]
+
+
+def _format_for(engine: str, name: str) -> str:
+    from kuulo import engines
+    from kuulo.models import catalog
+
+    by_name = {spec.name: spec for spec in engines.specs()}
+    if engine not in by_name:
+        raise UsageError(f"there is no engine {engine!r}", looked_at=", ".join(by_name), do="kuulo engines")
+    formats = by_name[engine].model_formats
+    if not formats:
+        raise UsageError(f"{engine} brings its own model: there is nothing to pull")
+    entry = catalog.load().get(catalog.canonical(name))
+    return next((f for f in formats if entry and f in entry.sources), formats[0])
+
+
+def _chosen(names: Sequence[str], format_: str | None) -> list[ModelRef]:
+    from kuulo.models import catalog
+
+    refs = [ref for ref in _stores().list() if format_ in (None, ref.format)]
+    if not names:
+        return refs
+    wanted = {catalog.canonical(name) for name in names} | set(names)
+    for name in names:
+        if not any(ref.name in (name, catalog.canonical(name)) for ref in refs):
+            raise ModelMissing(f"no store has a model {name}", looked_at=str(_stores()), do="kuulo models list")
+    return [ref for ref in refs if ref.name in wanted]
+
+
+def _row(ref: ModelRef) -> dict[str, Any]:
+    return {
+        "name": ref.name,
+        "format": ref.format,
+        "engines": _engines_for(ref.format),
+        "bytes": ref.bytes,
+        "path": str(ref.path),
+        "store": ref.origin,
+        "licence": ref.licence,
+        "repo": ref.repo,
+        "revision": ref.revision,
+        "source": ref.source,
+        "digest": ref.digest,
+        "multilingual": ref.multilingual,
+        "translates": ref.translates,
+        "added": ref.added,
+    }
+
+
+def _show_catalog(as_json: bool) -> None:
+    from kuulo.models import catalog
+
+    entries = catalog.load().values()
+    if as_json:
+        rows = [
+            {
+                "name": entry.name,
+                "aliases": list(entry.aliases),
+                "licence": entry.licence,
+                "rank": entry.rank,
+                "formats": {
+                    f: {"source": s.repo or s.path, "revision": s.revision or None, "size": s.size}
+                    for f, s in entry.sources.items()
+                },
+            }
+            for entry in entries
+        ]
+        click.echo(json.dumps({"schema": 1, "catalog": rows}, indent=1))
+        return
+    rows_ = []
+    for entry in entries:
+        sizes = [f"{f} ({s.size})" if s.size else f for f, s in entry.sources.items()]
+        rows_.append((entry.name, ", ".join(entry.aliases), ", ".join(sizes), entry.licence))
+    _table(("name", "also", "formats (download)", "licence"), rows_)
+    engines_by_format = "; ".join(f"{f}: {', '.join(_engines_for(f))}" for f in FORMAT_NAMES if _engines_for(f))
+    click.echo(f"\nkuulo models pull NAME --format FORMAT     ({engines_by_format})")
+
+
+def _say_added(ref: ModelRef, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"schema": 1, "model": _row(ref)}, indent=1))
+        return
+    click.echo(f"{ref.name} ({ref.format}, {_size(ref.bytes)}) is in {ref.folder}")
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def _languages(row: dict[str, Any]) -> str:
+    if row["multilingual"] is None:
+        return "?"
+    if not row["multilingual"]:
+        return "English"
+    return "many" if row["translates"] else "many, no translation"
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str | None]]) -> None:
+    import sys
+
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table(box=None, pad_edge=False)
+    for heading in headings:
+        grid.add_column(heading, overflow="fold", no_wrap=heading in ("name", "size", "format"))
+    for row in rows:
+        grid.add_row(*(cell or "-" for cell in row))
+    # Into a pipe or a file a row is one line, however long.
+    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 1000).print(grid)
+
+
+def _bytes_in(path: Path) -> int | None:
+    if path.is_dir():
+        return sum(entry.stat().st_size for entry in path.iterdir() if entry.is_file())
+    return path.stat().st_size if path.exists() else None
+
+
+def _steps(advance: Callable[..., None]) -> Callable[[Any], None]:
+    """Turns a pull's steps into a bar that knows the file's name and the whole."""
+    return lambda step: advance(done=step.done, total=step.total, label=step.file)
+
+
+@contextmanager
+def _bar(label: str, total: int | None) -> Iterator[Callable[..., None]]:
+    """A bar on stderr, or nothing there when it is no terminal. Called with bytes to add, or done= and total=."""
+    import sys
+
+    if not sys.stderr.isatty():
+        yield lambda *_args, **_more: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=total)
+
+        def advance(
+            count: int = 0, *, done: int | None = None, total: int | None = None, label: str | None = None
+        ) -> None:
+            if done is None:
+                bar.advance(task, count)
+            else:
+                bar.update(task, completed=done, total=total, description=label)
+
+        yield advance

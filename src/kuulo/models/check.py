@@ -1,0 +1,95 @@
+"""Whether model files are what they should be, without loading them.
+
+Headers and sizes are read, never whole files, and nothing is unpickled: some milliseconds. That the bytes are
+the right ones is for `store.verify`, which hashes them.
+
+| format | what it is | module |
+|---|---|---|
+| ct2 | a CTranslate2 folder | ct2.py |
+| ggml | a whisper.cpp file | ggml.py |
+| hf | a Hugging Face folder | hf.py |
+| pt | an openai-whisper file | pt.py |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kuulo.models import ct2, ggml, hf, pt
+from kuulo.models.binary import Damaged
+from kuulo.models.shape import Shape
+
+# In the order in which they are tried: hf before ct2, because both have a config.json
+FORMATS: dict[str, Any] = {"ggml": ggml, "pt": pt, "hf": hf, "ct2": ct2}
+FOLDERS = frozenset({"ct2", "hf"})
+"""Formats that are a folder; the others are one file."""
+
+SUFFIX = {"ggml": ".bin", "pt": ".pt"}
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the files tell of a model. `translates`: trained to translate into English."""
+
+    multilingual: bool | None
+    translates: bool | None
+    n_mels: int | None
+    vocabulary: int | None
+    encoder_layers: int | None
+    decoder_layers: int | None
+    size_bytes: int
+
+
+def detect_format(path: Path) -> str | None:
+    """The format of a folder or file, by what it looks like; None when it is none of them."""
+    for name, module in FORMATS.items():
+        if path.is_dir() == (name in FOLDERS) and path.exists() and module.matches(path):
+            return name
+    return None
+
+
+def problems(format_: str, path: Path) -> list[str]:
+    """What is wrong with a model's files, a clause each; empty when nothing is."""
+    if not path.exists():
+        return [f"{path.name} is missing"]
+    if path.is_dir() != (format_ in FOLDERS):
+        return [f"{path.name} is a {'folder' if path.is_dir() else 'file'}; {FORMATS[format_].NAME} is not"]
+    try:
+        found: list[str] = FORMATS[format_].problems(path)
+    except OSError as error:
+        return [f"{Path(error.filename or path).name} cannot be read: {error.strerror}"]
+    return found
+
+
+def describe(format_: str, path: Path) -> ModelFacts:
+    """What the files tell; None where they are damaged and do not."""
+    try:
+        shape: Shape = FORMATS[format_].shape(path)
+    except (Damaged, OSError):
+        shape = Shape()
+    return ModelFacts(
+        multilingual=shape.multilingual,
+        translates=shape.translates,
+        n_mels=shape.mels,
+        vocabulary=shape.vocabulary,
+        encoder_layers=shape.encoder_layers,
+        decoder_layers=shape.decoder_layers,
+        size_bytes=sum(file.stat().st_size for file in files(format_, path)),
+    )
+
+
+def files(format_: str, path: Path) -> list[Path]:
+    """The files that make the model, sorted by name: of a folder, those that the format uses."""
+    if format_ not in FOLDERS:
+        return [path]
+    names = [entry.name for entry in path.iterdir() if entry.is_file()]
+    return [path / name for name in wanted(format_, names)]
+
+
+def wanted(format_: str, names: list[str]) -> list[str]:
+    """Those of a folder's or repository's file names that the format uses, sorted."""
+    if format_ == "hf":
+        return hf.wanted(names)
+    return sorted(name for name in names if name in ct2.WANTED)

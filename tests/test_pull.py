@@ -1,0 +1,336 @@
+"""Pulling from a loopback hub: whole, cut and resumed, false, forbidden, not there, no space; nothing left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import pytest
+
+import hub
+import tiny
+from kuulo.errors import ModelMissing, UsageError
+from kuulo.models import catalog, store
+from kuulo.models.manifest import ModelRef
+from kuulo.models.pull import pull
+from kuulo.models.store import Store
+
+REPO = "Systran/faster-whisper-small"
+Pull = Callable[..., ModelRef]
+
+
+@pytest.fixture(autouse=True)
+def _online(monkeypatch: pytest.MonkeyPatch) -> None:
+    """conftest.py sets huggingface_hub offline; here it may reach loopback."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> dict[str, bytes]:
+    folder = tiny.make("ct2", tmp_path / "served")
+    return {f.name: f.read_bytes() for f in folder.iterdir()} | {"README.md": b"no", ".gitattributes": b"no"}
+
+
+@pytest.fixture
+def served(content: dict[str, bytes]) -> Iterator[hub.Hub]:
+    with hub.Hub({REPO: content}) as running:
+        yield running
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def pulling(served: hub.Hub, mine: Store, monkeypatch: pytest.MonkeyPatch) -> Pull:
+    """`pull` from the loopback hub, whose commit takes the place of the catalogue's."""
+    entries = dict(catalog.load())
+    small = entries["small"]
+    source = dataclasses.replace(small.sources["ct2"], revision=hub.COMMIT)
+    entries["small"] = dataclasses.replace(small, sources={**small.sources, "ct2": source})
+    monkeypatch.setattr(catalog, "load", lambda: entries)
+
+    def call(name: str = "small", format_: str | None = None, **more: Any) -> ModelRef:
+        environ = {"HF_ENDPOINT": served.url, "KUULO_OPENAI_URL": served.url, **more.pop("environ", {})}
+        return pull(name, mine, format_, environ=environ, retries=more.pop("retries", 0), **more)
+
+    return call
+
+
+def test_a_model_comes_whole_with_its_manifest_and_leaves_nothing_else(
+    pulling: Pull, mine: Store, content: dict[str, bytes], served: hub.Hub
+) -> None:
+    steps: list[Any] = []
+    ref = pulling(progress=steps.append)
+    assert {f.path for f in ref.files} == {"model.bin", "config.json", "tokenizer.json", "vocabulary.json"}
+    for file in ref.files:
+        assert (ref.folder / file.path).read_bytes() == content[file.path]
+        assert file.sha256 == hashlib.sha256(content[file.path]).hexdigest()
+    assert (ref.repo, ref.revision, ref.licence, ref.name) == (REPO, hub.COMMIT, "apache-2.0", "small")
+    told = json.loads((ref.folder / "kuulo-model.json").read_text())
+    assert told["revision"] == hub.COMMIT and told["digest"] == ref.digest and told["source"].endswith(REPO)
+    assert steps[-1].done == steps[-1].total == ref.bytes
+    assert [s.done for s in steps] == sorted(s.done for s in steps)
+    assert store.Stores((mine,)).resolve("small", ("ct2",)) == ref
+    assert sorted(p.name for p in mine.folder.iterdir()) == [".staging", "ct2"]
+    assert list((mine.folder / ".staging").iterdir()) == []
+    assert sorted(p.name for p in ref.folder.iterdir()) == sorted([*(f.path for f in ref.files), "kuulo-model.json"])
+    assert all(hub.COMMIT in path for _, path, _, _ in served.log)
+    with pytest.raises(UsageError, match="already has"):
+        pulling()
+
+
+def test_a_cut_pull_goes_on_with_the_next(pulling: Pull, mine: Store, served: hub.Hub) -> None:
+    served.cut("model.bin", 20_000)
+    with pytest.raises(ModelMissing, match="20,000 bytes of"):
+        pulling()
+    assert store.Stores((mine,)).list() == []
+    served.cut("model.bin", 10_000)
+    with pytest.raises(ModelMissing, match="30,000 bytes of"):
+        pulling()
+    ref = pulling()
+    assert served.ranges_of("model.bin") == [None, "bytes=20000-", "bytes=30000-"]
+    assert served.ranges_of("config.json") == [None], "what was complete is not fetched again"
+    assert {s.state for s in store.verify(ref)} == {"ok"}
+    assert list((mine.folder / ".staging").iterdir()) == []
+
+
+def test_a_short_cut_is_mended_within_one_pull(pulling: Pull, served: hub.Hub) -> None:
+    served.cut("model.bin", 20_000)
+    assert {s.state for s in store.verify(pulling(retries=1))} == {"ok"}
+    assert served.ranges_of("model.bin") == [None, "bytes=20000-"]
+
+
+def test_a_server_without_ranges_sends_all_again(pulling: Pull, served: hub.Hub) -> None:
+    served.ranges = False
+    served.cut("model.bin", 20_000)
+    with pytest.raises(ModelMissing):
+        pulling()
+    assert {s.state for s in store.verify(pulling())} == {"ok"}
+
+
+def test_an_interrupt_keeps_what_came(pulling: Pull, mine: Store, served: hub.Hub) -> None:
+    def stop(step: Any) -> None:
+        if step.file == "model.bin":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pulling(progress=stop)
+    assert store.Stores((mine,)).list() == []
+    (kept,) = (mine.folder / ".staging").iterdir()
+    assert (kept / "model.bin.part").exists()
+    assert pulling().name == "small"
+
+
+@pytest.mark.parametrize("name", ["model.bin", "config.json"])
+@pytest.mark.parametrize("change", ["other", "longer"])
+def test_a_false_file_is_refused_and_nothing_installed(
+    name: str, change: str, pulling: Pull, mine: Store, content: dict[str, bytes], served: hub.Hub
+) -> None:
+    true = content[name]
+    served.lies[name] = bytes([true[0] ^ 1]) + true[1:] if change == "other" else true + b"x"
+    with pytest.raises(ModelMissing, match=f"{name} is not the file that it should be"):
+        pulling()
+    assert store.Stores((mine,)).list() == [] and not (mine.folder / "ct2").exists()
+    del served.lies[name]
+    assert {s.state for s in store.verify(pulling())} == {"ok"}
+
+
+def test_a_repository_without_a_needed_file_is_refused(pulling: Pull, mine: Store, content: dict[str, bytes]) -> None:
+    del content["tokenizer.json"]
+    with pytest.raises(ModelMissing, match=r"tokenizer\.json is missing"):
+        pulling()
+    assert store.Stores((mine,)).list() == []
+
+
+def test_a_gated_model_says_which_page_and_takes_a_token_that_nobody_sees(pulling: Pull, served: hub.Hub) -> None:
+    served.token = "hf_secret"
+    with pytest.raises(ModelMissing) as caught:
+        pulling()
+    assert f"{served.url}/{REPO}" in str(caught.value) and "HF_TOKEN" in str(caught.value)
+    with pytest.raises(ModelMissing, match="with a token") as caught:
+        pulling(environ={"HF_TOKEN": "hf_wrong"})
+    assert "hf_wrong" not in str(caught.value)
+    ref = pulling(environ={"HF_TOKEN": "hf_secret"})
+    assert ref.gated and "hf_secret" not in (ref.folder / "kuulo-model.json").read_text()
+
+
+def test_the_token_stays_with_the_hub_when_files_are_elsewhere(
+    pulling: Pull, served: hub.Hub, content: dict[str, bytes]
+) -> None:
+    served.token = "hf_secret"
+    with hub.Hub({}, content) as elsewhere:
+        served.redirect_to = elsewhere.url.replace("127.0.0.1", "localhost")
+        assert pulling(environ={"HF_TOKEN": "hf_secret"}).gated
+        assert len(elsewhere.log) == 4 and all(auth is None for _, _, _, auth in elsewhere.log)
+
+
+def test_what_is_not_there_is_said(pulling: Pull) -> None:
+    with pytest.raises(ModelMissing, match="no such repository"):
+        pulling("Nobody/nothing", "ct2")
+    with pytest.raises(ModelMissing, match="no such repository"):
+        pulling(revision="nonsense")
+    with pytest.raises(UsageError, match="did you mean small"):
+        pulling("smal")
+    with pytest.raises(UsageError, match="has distil-large-v2 not as pt"):
+        pulling("distil-large-v2", "pt")
+
+
+def test_a_server_that_is_down_or_ill(pulling: Pull, served: hub.Hub) -> None:
+    with pytest.raises(ModelMissing, match="cannot be reached"):
+        pulling(environ={"HF_ENDPOINT": "http://127.0.0.1:9"})
+    served.broken = 1
+    with pytest.raises(ModelMissing, match="answered 500"):
+        pulling()
+    assert pulling().name == "small"
+
+
+def test_offline_is_said_as_such(pulling: Pull, served: hub.Hub) -> None:
+    with pytest.raises(ModelMissing, match="HF_HUB_OFFLINE=1"):
+        pulling(environ={"HF_HUB_OFFLINE": "1"})
+    assert served.log == []
+
+
+def test_without_a_pinned_revision_the_current_one_is_taken_said_and_recorded(pulling: Pull) -> None:
+    said: list[str] = []
+    ref = pulling(REPO, "ct2", rename="mine", notice=said.append)
+    assert ref.revision == hub.COMMIT and ref.name == "mine" and REPO in said[0]
+
+
+def test_another_revision_may_be_asked_for(pulling: Pull, served: hub.Hub) -> None:
+    assert pulling(revision="v1").revision == hub.COMMIT
+    assert any("/revision/v1" in path for _, path, _, _ in served.log)
+
+
+def test_a_full_disk_is_seen_before(pulling: Pull, mine: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+    from types import SimpleNamespace
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=10, used=9, free=1))
+    with pytest.raises(ModelMissing, match="too full"):
+        pulling()
+    assert store.Stores((mine,)).list() == []
+
+
+def test_openais_file_comes_with_its_digest_resumes_and_is_refused_when_false(
+    mine: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tiny.make("pt", tmp_path / "small").read_bytes()
+    entries = dict(catalog.load())
+    sha256 = hashlib.sha256(data).hexdigest()
+    source = catalog.Source("pt", path=f"{sha256}/small.pt", sha256=sha256)
+    entries["small"] = dataclasses.replace(entries["small"], sources={"pt": source})
+    monkeypatch.setattr(catalog, "load", lambda: entries)
+    with hub.Hub({}, {f"{sha256}/small.pt": data}) as served:
+        environ = {"KUULO_OPENAI_URL": served.url, "HF_TOKEN": "hf_secret"}
+        served.cut("small.pt", 500)
+        with pytest.raises(ModelMissing, match="500 bytes"):
+            pull("small", mine, environ=environ, retries=0)
+        served.lies["small.pt"] = bytes(len(data))
+        with pytest.raises(ModelMissing, match=f"sha256 .*, not {sha256}"):
+            pull("small", mine, environ=environ, retries=0)
+        del served.lies["small.pt"]
+        ref = pull("small", mine, environ=environ, retries=0)
+        assert ref.path.read_bytes() == data and ref.licence == "MIT" and ref.source and served.url in ref.source
+        assert served.ranges_of("small.pt") == [None, "bytes=500-", None]
+        assert all(auth is None for *_, auth in served.log)
+
+
+def test_a_ggml_file_is_held_to_whisper_cpps_sha1(mine: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tiny.make("ggml", tmp_path / "ggml-small").read_bytes()
+    entries = dict(catalog.load())
+    for sha1 in ("0" * 40, hashlib.sha1(data).hexdigest()):
+        source = catalog.Source("ggml", "ggerganov/whisper.cpp", hub.COMMIT, file="ggml-small.bin", sha1=sha1)
+        entries["small"] = dataclasses.replace(entries["small"], sources={"ggml": source})
+        monkeypatch.setattr(catalog, "load", lambda: entries)
+        with hub.Hub({"ggerganov/whisper.cpp": {"ggml-small.bin": data, "ggml-tiny.bin": b"no"}}) as served:
+            environ = {"HF_ENDPOINT": served.url}
+            if sha1 == "0" * 40:
+                with pytest.raises(ModelMissing, match="sha1"):
+                    pull("small", mine, environ=environ, retries=0)
+            else:
+                assert pull("small", mine, environ=environ, retries=0).path.name == "ggml-small.bin"
+
+
+def _command(*arguments: str, home: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    source = Path(catalog.__file__).parents[2]
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "TRANSFORMERS_", "KUULO_", "XDG_"))}
+    return subprocess.run(
+        [sys.executable, "-c", "from kuulo.cli.models import models; models()", *arguments],
+        env={**keep, "HOME": str(home), "PYTHONPATH": str(source), **environ},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_the_command_line_leaves_the_home_empty(served: hub.Hub, tmp_path: Path) -> None:
+    home, folder = tmp_path / "home", tmp_path / "store"
+    home.mkdir()
+    environ = {"KUULO_STORE": str(folder), "HF_ENDPOINT": served.url, "HF_TOKEN": "hf_secret"}
+    done = _command("pull", REPO, "--format", "ct2", "--name", "small", home=home, **environ)
+    assert done.returncode == 0, done.stderr
+    assert "small (ct2" in done.stdout and "hf_secret" not in done.stdout + done.stderr
+    done = _command("list", "--json", home=home, **environ)
+    assert done.returncode == 0, done.stderr
+    listed = json.loads(done.stdout)
+    assert [(m["name"], m["format"], m["revision"]) for m in listed["models"]] == [("small", "ct2", hub.COMMIT)]
+    assert "faster-whisper" in listed["models"][0]["engines"]
+    assert _command("verify", home=home, **environ).stdout == "small (ct2): ok\n"
+    where = _command("path", "small", home=home, **environ).stdout.strip()
+    assert where == str(folder / "ct2" / "small")
+    assert "small" in _command("list", home=home, **environ).stdout
+    assert "large-v3-turbo" in _command("list", "--catalog", home=home, **environ).stdout
+    assert _command("remove", "small", "--yes", home=home, **environ).returncode == 0
+    assert not Path(where).exists() and list(home.iterdir()) == []
+
+
+LIMITED = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+from pathlib import Path
+from kuulo.errors import ModelMissing
+from kuulo.models.pull import pull
+from kuulo.models.store import Store
+try:
+    pull(sys.argv[1], Store(Path(sys.argv[2])), "ct2", retries=0)
+except ModelMissing as error:
+    print(error)
+"""
+
+
+def test_a_disk_that_fills_up_meanwhile_is_said(served: hub.Hub, tmp_path: Path) -> None:
+    environ = {**os.environ, "HF_ENDPOINT": served.url, "PYTHONPATH": str(Path(catalog.__file__).parents[2])}
+    environ = {k: v for k, v in environ.items() if not k.endswith("_OFFLINE")}
+    command = [sys.executable, "-c", LIMITED, REPO, str(tmp_path / "store")]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert "model.bin cannot be written" in done.stdout and "free some space" in done.stdout, done.stderr
+
+
+def test_what_a_killed_pull_left_is_taken_over_and_a_living_ones_is_not(
+    pulling: Pull, mine: Store, served: hub.Hub
+) -> None:
+    import socket
+
+    served.cut("model.bin", 20_000)
+    with pytest.raises(ModelMissing):
+        pulling()
+    (left,) = (mine.folder / ".staging").iterdir()
+    busy = left.rename(left.with_name(f"{left.name}@{os.getppid()}@{socket.gethostname()}"))
+    with pytest.raises(ModelMissing, match=f"being pulled by process {os.getppid()}"):
+        pulling()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    busy.rename(left.with_name(f"{left.name}@{gone.pid}@{socket.gethostname()}"))
+    pulling()
+    assert served.ranges_of("model.bin") == [None, "bytes=20000-"]
+    assert list((mine.folder / ".staging").iterdir()) == []
