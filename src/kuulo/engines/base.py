@@ -1,0 +1,122 @@
+"""What an engine owes: a SPEC, and a `load` that gives a Session.
+
+An engine is a module (see `pocketsphinx.py` for the smallest). At its top it imports the standard library and this
+file alone, since the command line reads its SPEC without having the engine; heavy imports are inside `load`.
+Parses on Python 3.9.
+
+    SPEC: EngineSpec
+    def refuse(options: Mapping[str, Any]) -> Dict[str, str]
+        Options whose *values* it cannot honour: {option: why}. `options` holds those that were given by somebody,
+        by their common names, plus "model" (its name) and "multilingual" (True, False, or None when not known).
+    def native(options: Mapping[str, Any], raw: Mapping[str, Any]) -> str
+        The exact native call that these resolved options become, as Python or shell text, for people to read.
+    def load(task: Task) -> Session
+        Load the model. Raises Unusable when it cannot.
+
+`contracts/test_engines.py` runs every engine through the same tests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Dict, Iterator, Mapping, Optional, Tuple, Union
+
+from kuulo.transcript import Segment
+
+SAMPLE_RATE = 16_000
+"""Hz; every engine here takes 16 kHz mono float32 from -1 to 1."""
+
+
+@dataclass(frozen=True)
+class Native:
+    """How an engine says a common option: its own name, and what differs."""
+
+    name: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """What can be known of an engine without importing it.
+
+    `package`: distribution whose version is the engine's; `module`: top-level module that is there when it is
+    installed; `install`: the words after `pip install` that bring it. `options`: common option -> Native, just
+    those that it honours. `model_formats`: what its files are called in the store, best first; empty when it
+    brings its own model. `section_ms`: the worker hands it at most this much audio at a time, cut at a quiet
+    place (None: it reads a whole recording and reports as it goes). `languages`: None for Whisper's list."""
+
+    name: str
+    summary: str
+    url: str
+    licence: str
+    package: str
+    module: str
+    install: str
+    tasks: Tuple[str, ...]
+    devices: Tuple[str, ...]
+    options: Mapping[str, Native]
+    model_formats: Tuple[str, ...] = ()
+    section_ms: Optional[int] = None
+    languages: Optional[Tuple[str, ...]] = None
+    kind: str = "python"
+    packages: Tuple[str, ...] = ()
+    quality_note: str = ""
+
+
+class Unusable(Exception):
+    """The engine or its model cannot be used at all. `do` says what helps."""
+
+    def __init__(self, what: str, do: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.do = do
+
+
+@dataclass(frozen=True)
+class Language:
+    """The language of a clip: as asked (confidence None) or as detected (probability from 0 to 1)."""
+
+    code: str
+    confidence: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All segments so far are final, up to `at_ms`; `transcribe` called again with `state` goes on from there."""
+
+    at_ms: int
+    state: Dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Audio up to `done_ms` has been dealt with."""
+
+    done_ms: int
+
+
+Said = Union[Language, Segment, Checkpoint, Progress]
+
+
+class Session:
+    """A loaded model. Subclasses set what `ready` reports and write `transcribe`. `section_ms`, when set, replaces the
+    SPEC's.
+
+    `parallel`: into how many threads the worker may put `transcribe` calls at the same time. An engine that sets
+    more than 1 joins their work into batches itself."""
+
+    device: str = "cpu"
+    compute_type: Optional[str] = None
+    parallel: int = 1
+    section_ms: Optional[int] = None
+
+    def transcribe(self, samples: Any, state: Optional[Dict[str, Any]] = None) -> Iterator[Said]:
+        """What is said in `samples` (numpy float32, shape (n,), 16 kHz, -1 to 1; n >= 1), in order of time.
+
+        Yields one Language before the first Segment; Segments with times in ms from samples[0]; Checkpoints and
+        Progress where it can. `state`: from an earlier Checkpoint of the same samples. Raises any exception for
+        a failure of this clip alone."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Give back what `load` took."""

@@ -1,0 +1,480 @@
+"""faster-whisper: Whisper on CTranslate2. The default engine as soon as its model is in the store.
+
+Recordings given to `transcribe` at the same time (the worker uses `parallel` threads) are each decoded by
+faster-whisper's own sequential loop, unchanged, so that the words are those of one-by-one decoding. What the loops
+ask of the model meanwhile is collected by `_Batcher` and done in batches across the recordings, which is where
+the speed on many recordings comes from: decoding eight windows together costs about as much as two or three.
+
+Parses on Python 3.9; imports faster-whisper inside functions.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import threading
+from typing import Any, Callable, Dict, Hashable, Iterator, List, Mapping, Optional, Sequence, Tuple
+
+from kuulo.engines.base import SAMPLE_RATE, Checkpoint, EngineSpec, Language, Native, Progress, Said, Session, Unusable
+from kuulo.transcript import Decoding, Segment, Word
+from kuulo.wire import Task
+
+SPEC = EngineSpec(
+    name="faster-whisper",
+    summary="Whisper on CTranslate2: fast on CPU and NVIDIA GPUs, small memory.",
+    url="https://github.com/SYSTRAN/faster-whisper",
+    licence="MIT",
+    package="faster-whisper",
+    module="faster_whisper",
+    install="faster-whisper",
+    tasks=("transcribe",),
+    devices=("cpu", "cuda"),
+    model_formats=("ct2",),
+    packages=("ctranslate2", "tokenizers", "numpy"),
+    section_ms=2 * 3600 * 1000,
+    options={
+        "language": Native("language", "None to detect, on the first 30 s"),
+        "task": Native("task"),
+        "beam_size": Native("beam_size", "best_of=5 replaces it at temperatures above 0"),
+        "temperature": Native("temperature", "with --batch-size above 1 the first alone is used"),
+        "initial_prompt": Native("initial_prompt"),
+        "hotwords": Native("hotwords"),
+        "condition_on_previous_text": Native("condition_on_previous_text", "not with --batch-size above 1"),
+        "word_times": Native("word_timestamps"),
+        "batch_size": Native("BatchedInferencePipeline(batch_size)", "more than 1: windows cut by speech detection"),
+        "compute_type": Native("WhisperModel(compute_type)"),
+        "device": Native("WhisperModel(device, device_index)"),
+        "threads": Native("WhisperModel(cpu_threads)"),
+    },
+)
+
+BATCHED_SECTION_MS = 10 * 60 * 1000
+"""In batched mode a whole section's windows are prepared before the first is decoded; this bounds their memory and
+is how much a killed run has to do again."""
+
+PARALLEL = {"cpu": 8, "cuda": 16}
+
+
+def refuse(options: Mapping[str, Any]) -> Dict[str, str]:
+    """What batched mode and some models cannot do (faster_whisper/transcribe.py, BatchedInferencePipeline)."""
+    refused: Dict[str, str] = {}
+    language = options.get("language")
+    if options.get("multilingual") is False and language not in (None, "auto", "en"):
+        refused["language"] = f"the model {options.get('model')} knows English alone"
+    if options.get("task") == "translate" and options.get("translates") is False:
+        refused["task"] = f"the model {options.get('model')} cannot translate; large-v3, medium, small can"
+    if int(options.get("batch_size") or 1) > 1:
+        if options.get("condition_on_previous_text"):
+            refused["condition_on_previous_text"] = "with --batch-size above 1 every window is decoded alone"
+        if len(options.get("temperature") or ()) > 1:
+            refused["temperature"] = "with --batch-size above 1 the first temperature alone is used: give one"
+    return refused
+
+
+def native(options: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
+    """The Python that does the same with faster-whisper itself."""
+    name, index = _device(str(options.get("device") or "auto"))
+    lines = [
+        "from faster_whisper import BatchedInferencePipeline, WhisperModel",
+        f"model = WhisperModel({options.get('model_path')!r}, device={name!r}, device_index={index}, "
+        f"compute_type={options.get('compute_type') or 'auto'!r}, cpu_threads={options.get('threads') or 0}, "
+        "local_files_only=True)",
+    ]
+    batched = int(options.get("batch_size") or 1) > 1
+    call = "BatchedInferencePipeline(model)" if batched else "model"
+    arguments = ", ".join(f"{k}={v!r}" for k, v in _arguments(options, raw).items())
+    lines.append(f"segments, info = {call}.transcribe(audio, {arguments})")
+    return "\n".join(lines)
+
+
+def _device(device: str) -> Tuple[str, int]:
+    name, _, index = device.partition(":")
+    return name, int(index or 0)
+
+
+def _arguments(options: Mapping[str, Any], raw: Mapping[str, Any]) -> Dict[str, Any]:
+    """Keyword arguments of faster-whisper's `transcribe`."""
+    language = options.get("language")
+    arguments: Dict[str, Any] = {
+        "language": None if language in (None, "auto") else language,
+        "task": options.get("task") or "transcribe",
+        "beam_size": options.get("beam_size") or 5,
+        "temperature": list(options.get("temperature") or [0.0]),
+        "initial_prompt": options.get("initial_prompt"),
+        "hotwords": options.get("hotwords"),
+        "word_timestamps": bool(options.get("word_times")),
+    }
+    if int(options.get("batch_size") or 1) > 1:
+        arguments["batch_size"] = options["batch_size"]
+        arguments["temperature"] = arguments["temperature"][0]
+        arguments["without_timestamps"] = False
+        arguments["vad_filter"] = True
+    else:
+        arguments["condition_on_previous_text"] = options.get("condition_on_previous_text") is not False
+    return {**arguments, **raw}
+
+
+def load(task: Task) -> Session:
+    """The model in memory. Raises Unusable for raw options that faster-whisper does not have, and when CTranslate2
+    cannot load the model on the device."""
+    import ctranslate2
+    from faster_whisper import BatchedInferencePipeline, WhisperModel
+
+    options, raw = dict(task.options), dict(task.raw)
+    constructor = set(inspect.signature(WhisperModel.__init__).parameters) - {
+        "self", "model_size_or_path", "device", "device_index", "compute_type", "download_root",
+        "local_files_only", "files", "revision", "use_auth_token", "model_kwargs",
+    }  # fmt: skip
+    constructor |= {"flash_attention"}
+    batched = int(options.get("batch_size") or 1) > 1
+    method = BatchedInferencePipeline.transcribe if batched else WhisperModel.transcribe
+    callable_ = set(inspect.signature(method).parameters) - {"self", "audio"}
+    unknown = set(raw) - constructor - callable_
+    if unknown:
+        valid = ", ".join(sorted(constructor | callable_))
+        raise Unusable(f"faster-whisper has no option {sorted(unknown)[0]!r}", f"its options: {valid}")
+    name, index = _device(str(options.get("device") or "auto"))
+    if name == "auto":
+        name = "cuda" if ctranslate2.get_cuda_device_count() > 0 else "cpu"
+    keywords = {k: raw.pop(k) for k in list(raw) if k in constructor}
+    keywords.setdefault("cpu_threads", options.get("threads") or 0)
+    try:
+        model = _model_class()(
+            task.model_path,
+            device=name,
+            device_index=index,
+            compute_type=options.get("compute_type") or "auto",
+            local_files_only=True,
+            **keywords,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise Unusable(
+            f"CTranslate2 cannot load the model on {name}: {error}",
+            "try --device cpu, or another --compute-type" if name != "cpu" else "check it: kuulo models verify",
+        ) from error
+    arguments = _arguments(options, raw)
+    return _Batched(model, name, arguments) if batched else _Sequential(model, name, arguments)
+
+
+class _Sequential(Session):
+    """faster-whisper's sequential decoding, several recordings at a time."""
+
+    def __init__(self, model: Any, device: str, arguments: Dict[str, Any]) -> None:
+        self.device = device
+        self.compute_type = model.model.compute_type
+        self.parallel = PARALLEL.get(device, 8)
+        self._model = model
+        self._arguments = arguments
+
+    def transcribe(self, samples: Any, state: Optional[Dict[str, Any]] = None) -> Iterator[Said]:
+        """See Session. A checkpoint's state is the window to decode next: {"seek": frames of 10 ms, "tokens": what
+        the decoder is told was said before, "spoke": when speech last ended (s), "language"}. The state
+        {"prompt": text} starts a recording's next section."""
+        with self._model.batcher.taking_part():
+            yield from self._sequential(samples, state or {})
+
+    def _sequential(self, samples: Any, state: Dict[str, Any]) -> Iterator[Said]:
+        arguments, window = dict(self._arguments), self._model.window
+        if state.get("language"):
+            arguments["language"] = state["language"]
+        if "seek" in state:
+            arguments["clip_timestamps"] = [state["seek"] / 100]
+            arguments["initial_prompt"] = state["tokens"]
+        elif state.get("prompt") and arguments["condition_on_previous_text"]:
+            arguments["initial_prompt"] = state["prompt"]
+        window.spoke = state.get("spoke", 0.0)
+        segments, info = self._model.transcribe(samples, **arguments)
+        detected = arguments["language"] is None
+        yield Language(info.language, float(info.language_probability) if detected else None)
+        seek = -1
+        for said in segments:
+            if said.seek != seek:
+                if seek >= 0:
+                    yield Progress(said.seek * 10)
+                seek = said.seek
+                point = {
+                    "seek": seek,
+                    "tokens": list(window.previous),
+                    "spoke": window.spoke_before,
+                    "language": info.language,
+                }
+                yield Checkpoint(seek * 10, point)
+            yield _segment(said, len(samples))
+
+
+class _Batched(Session):
+    """BatchedInferencePipeline: windows of one recording decoded together."""
+
+    section_ms = BATCHED_SECTION_MS
+
+    def __init__(self, model: Any, device: str, arguments: Dict[str, Any]) -> None:
+        from faster_whisper import BatchedInferencePipeline
+
+        self.device = device
+        self.compute_type = model.model.compute_type
+        self._pipeline = BatchedInferencePipeline(model)
+        self._arguments = arguments
+
+    def transcribe(self, samples: Any, state: Optional[Dict[str, Any]] = None) -> Iterator[Said]:
+        arguments = dict(self._arguments)
+        if state and state.get("language"):
+            arguments["language"] = state["language"]
+        segments, info = self._pipeline.transcribe(samples, **arguments)
+        detected = arguments["language"] is None
+        yield Language(info.language, float(info.language_probability) if detected else None)
+        for said in segments:
+            yield _segment(said, len(samples))
+            yield Progress(_ms(said.end))
+
+
+def _ms(seconds: float) -> int:
+    return max(0, round(float(seconds) * 1000))
+
+
+def _segment(said: Any, samples: int) -> Segment:
+    """faster-whisper's segment as ours; no time is after the end of the audio."""
+    end_of_audio = samples * 1000 // SAMPLE_RATE
+    words = tuple(
+        Word(
+            w.word,
+            min(_ms(w.start), end_of_audio),
+            min(_ms(w.end), end_of_audio),
+            round(float(w.probability), 4),
+        )
+        for w in said.words or ()
+    )
+    start, end = min(_ms(said.start), end_of_audio), min(_ms(said.end), end_of_audio)
+    decoding = Decoding(
+        seek=int(said.seek),
+        tokens=tuple(int(t) for t in said.tokens),
+        temperature=float(said.temperature or 0.0),
+        avg_logprob=float(said.avg_logprob),
+        compression_ratio=float(said.compression_ratio),
+        no_speech_prob=float(said.no_speech_prob),
+    )
+    confidence = round(math.exp(min(0.0, decoding.avg_logprob)), 4)
+    return Segment(start, max(start, end), said.text, words, confidence=confidence, decoding=decoding)
+
+
+def _model_class() -> Any:
+    """WhisperModel with its calls of CTranslate2 going through a `_Batcher`, and a note of each window's state."""
+    import numpy as np
+    from faster_whisper import WhisperModel
+    from faster_whisper.feature_extractor import FeatureExtractor
+
+    class Features(FeatureExtractor):  # type: ignore[misc]
+        """The same log-mel spectrogram, computed in blocks: the original needs 1 GB for each hour of audio."""
+
+        block = 3000  # frames
+
+        def __call__(self, waveform: Any, padding: int = 160, chunk_length: Optional[int] = None) -> Any:
+            frames = (len(waveform) + padding) // self.hop_length
+            if chunk_length is not None or frames <= self.block or len(waveform) <= self.n_fft:
+                return super().__call__(waveform, padding, chunk_length)
+            window = np.hanning(self.n_fft + 1)[:-1].astype("float32")
+            out = np.empty((self.mel_filters.shape[0], frames), np.float32)
+            for first in range(0, frames, self.block):
+                last = min(first + self.block, frames)
+                stft = self.stft(
+                    self._piece(waveform, padding, first, last), self.n_fft, self.hop_length, window=window,
+                    center=False, return_complex=True,
+                ).astype("complex64")  # fmt: skip
+                out[:, first:last] = self.mel_filters @ (np.abs(stft) ** 2)
+            np.log10(np.clip(out, 1e-10, None, out=out), out=out)
+            np.maximum(out, out.max() - 8.0, out=out)
+            out += 4.0
+            out /= 4.0
+            return out
+
+        def _piece(self, waveform: Any, padding: int, first: int, last: int) -> Any:
+            """Samples under frames first..last, with the reflection at both ends that the original pads with."""
+            half, total = self.n_fft // 2, len(waveform) + padding
+            start, end = first * self.hop_length - half, (last - 1) * self.hop_length + half
+            piece = np.asarray(waveform[max(0, start) : min(len(waveform), end)], dtype=np.float32)
+            if end > len(waveform):
+                zeros = np.zeros(min(end, total) - max(len(waveform), start, 0), np.float32)
+                piece = np.concatenate([piece, zeros])
+            return np.pad(piece, (max(0, -start), max(0, end - total)), mode="reflect")
+
+    class Model(WhisperModel):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.feature_extractor = Features(**self.feat_kwargs)
+            self.batcher = _Batcher(self.model)
+            self.model = self.batcher
+            self.window = threading.local()
+
+        def get_prompt(self, tokenizer: Any, previous_tokens: List[int], *args: Any, **kwargs: Any) -> Any:
+            self.window.previous = previous_tokens
+            self.window.spoke_before = getattr(self.window, "spoke", 0.0)
+            return super().get_prompt(tokenizer, previous_tokens, *args, **kwargs)
+
+        def add_word_timestamps(self, segments: Any, *args: Any, **kwargs: Any) -> Any:
+            last = max(float(kwargs.pop("last_speech_timestamp")), getattr(self.window, "spoke", 0.0))
+            last = super().add_word_timestamps(segments, *args, last_speech_timestamp=last, **kwargs)
+            ends = [w["end"] for segment in segments for part in segment for w in part.get("words") or ()]
+            if ends:
+                self.window.spoke = float(ends[-1])
+            return last
+
+    return Model
+
+
+class _Encoded:
+    """One recording's window as the encoder left it: row `row` of a batch's output."""
+
+    def __init__(self, batch: Any, row: int, rows: int) -> None:
+        self.batch, self.row, self.rows = batch, row, rows
+
+
+class _Request:
+    def __init__(self, kind: str, key: Hashable, payload: Any) -> None:
+        self.kind, self.key, self.payload = kind, key, payload
+        self.answer: Any = None
+        self.error: Optional[BaseException] = None
+        self.finished = False
+
+
+class _Batcher:
+    """Stands in for `ctranslate2.models.Whisper`: calls from several threads become batches.
+
+    When every thread that takes part waits for an answer, the last to come runs what is asked, equal calls
+    together. Decoding is run when nothing else is asked, so that its batches are as large as they can be."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._turn = threading.Condition()
+        self._taking_part = 0
+        self._waiting: List[_Request] = []
+        self._running = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def taking_part(self) -> Any:
+        """A context in which this thread's calls are waited for by the others."""
+        return _TakingPart(self)
+
+    def count(self, change: int) -> None:
+        with self._turn:
+            self._taking_part += change
+            self._turn.notify_all()
+
+    # What faster-whisper calls, with the same arguments and answers.
+
+    def encode(self, features: Any, to_cpu: bool = False) -> Any:
+        return self._ask("encode", to_cpu, features)
+
+    def detect_language(self, features: Any) -> Any:
+        return [self._ask("detect_language", None, features)]
+
+    def generate(self, features: Any, prompts: List[List[int]], **options: Any) -> Any:
+        prompt = prompts[0]
+        # CTranslate2 wants the prompts of a batch to be of one length with the start token at one place.
+        key = (
+            len(prompt),
+            tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in sorted(options.items())),
+        )
+        return [self._ask("generate", key, (features, prompt, options))]
+
+    def align(self, features: Any, start: Sequence[int], tokens: List[List[int]], frames: int, **options: Any) -> Any:
+        key = (tuple(start), tuple(sorted(options.items())))
+        return [self._ask("align", key, (features, list(start), tokens[0], frames, options))]
+
+    def _ask(self, kind: str, key: Hashable, payload: Any) -> Any:
+        request = _Request(kind, key, payload)
+        with self._turn:
+            self._waiting.append(request)
+            self._turn.notify_all()
+            while not request.finished:
+                if not self._running and len(self._waiting) >= self._taking_part:
+                    self._run_some()
+                else:
+                    self._turn.wait()
+        if request.error is not None:
+            raise request.error
+        return request.answer
+
+    def _run_some(self) -> None:
+        """Run what waits (decoding only if nothing else does), with the lock given up meanwhile."""
+        quick = [r for r in self._waiting if r.kind != "generate"]
+        work = quick or self._waiting
+        self._waiting = [r for r in self._waiting if r not in work]
+        self._running = True
+        self._turn.release()
+        try:
+            groups: Dict[Hashable, List[_Request]] = {}
+            for request in work:
+                groups.setdefault((request.kind, request.key), []).append(request)
+            for group in groups.values():
+                self._run(group)
+        finally:
+            self._turn.acquire()
+            self._running = False
+            self._turn.notify_all()
+
+    def _run(self, group: List[_Request]) -> None:
+        run: Callable[[List[Any]], List[Any]] = getattr(self, "_" + group[0].kind)
+        try:
+            answers = run([r.payload for r in group])
+            for request, answer in zip(group, answers):
+                request.answer = answer
+        except Exception as error:  # every thread that asked gets it, as it would alone
+            for request in group:
+                request.error = error
+        for request in group:
+            request.finished = True
+
+    def _encode(self, windows: List[Any]) -> List[Any]:
+        # A batch of windows is no faster to encode on a CPU and takes more memory.
+        if self._model.device == "cpu" or len(windows) == 1:
+            return [_Encoded(self._model.encode(w), 0, 1) for w in windows]
+        batch = self._model.encode(_stack(windows))
+        return [_Encoded(batch, row, len(windows)) for row in range(len(windows))]
+
+    def _detect_language(self, encoded: List[_Encoded]) -> List[Any]:
+        return list(self._model.detect_language(_join(encoded)))
+
+    def _generate(self, calls: List[Any]) -> List[Any]:
+        encoded, prompts, options = [c[0] for c in calls], [c[1] for c in calls], calls[0][2]
+        return list(self._model.generate(_join(encoded), prompts, **options))
+
+    def _align(self, calls: List[Any]) -> List[Any]:
+        encoded, start, options = [c[0] for c in calls], calls[0][1], calls[0][4]
+        return list(self._model.align(_join(encoded), start, [c[2] for c in calls], [c[3] for c in calls], **options))
+
+
+class _TakingPart:
+    def __init__(self, batcher: _Batcher) -> None:
+        self._batcher = batcher
+
+    def __enter__(self) -> None:
+        self._batcher.count(1)
+
+    def __exit__(self, *_: object) -> None:
+        self._batcher.count(-1)
+
+
+def _stack(views: Sequence[Any]) -> Any:
+    """Storage views of shape (1, ...) as one of shape (n, ...)."""
+    import ctranslate2
+    import numpy as np
+
+    return ctranslate2.StorageView.from_array(np.concatenate([np.asarray(v) for v in views]))
+
+
+def _join(encoded: Sequence[_Encoded]) -> Any:
+    """The rows as one batch; nothing is copied when they are a whole batch already."""
+    import ctranslate2
+    import numpy as np
+
+    first = encoded[0]
+    if len(encoded) == first.rows and all(e.batch is first.batch and e.row == i for i, e in enumerate(encoded)):
+        return first.batch
+    hosts: Dict[int, Any] = {}
+    for e in encoded:
+        if id(e.batch) not in hosts:
+            view = e.batch if e.batch.device == "cpu" else e.batch.to_device(ctranslate2.Device.cpu)
+            hosts[id(e.batch)] = np.asarray(view.to(ctranslate2.DataType.float32))
+    rows = [hosts[id(e.batch)][e.row : e.row + 1] for e in encoded]
+    return ctranslate2.StorageView.from_array(np.ascontiguousarray(np.concatenate(rows)))
