@@ -1,0 +1,5 @@
+"""`python -m kuulo`."""
+
+from kuulo.cli import main
+
+main()

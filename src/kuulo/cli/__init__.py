@@ -1,0 +1,93 @@
+"""The command line. A command's module is imported when the command runs, so that `kuulo --help` is quick."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any, NoReturn
+
+import click
+
+import kuulo
+from kuulo.errors import EXIT_INTERRUPTED, EXIT_USAGE, KuuloError
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "engines": ("kuulo.cli.engines:engines", "Which engines there are, and which are installed."),
+    "explain": ("kuulo.cli.explain:explain", "What an engine makes of the common options; the native call."),
+    "export": ("kuulo.cli.export:export", "Write a transcript in other formats."),
+    "formats": ("kuulo.cli.export:formats", "Which output formats there are."),
+    "models": ("kuulo.cli.models:models", "Models: list, pull, add, verify, remove."),
+    "transcribe": ("kuulo.cli.transcribe:transcribe", "Turn recordings into transcripts."),
+}
+"""Name -> where the command is, and its line in the help."""
+
+
+class _Commands(click.Group):
+    """Commands from the table above."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        where, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(where), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+
+@click.command(cls=_Commands, name="kuulo", context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(kuulo.__version__, message="kuulo %(version)s")
+def cli() -> None:
+    """Transcripts of recordings, on this machine, offline.
+
+    \b
+    kuulo transcribe interview.m4a
+    kuulo transcribe interviews/ -m medium -l fi -f srt,docx -o out/
+    kuulo models pull small
+    """
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with a code that tells the truth."""
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    _write_any_name()
+    try:
+        code: Any = cli.main(args=arguments, prog_name="kuulo", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return EXIT_USAGE
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except KuuloError as error:
+        click.echo(f"{click.style('kuulo:', fg='red')} {error}", err=True, color=_color())
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`): nothing to say, and Python shall not try at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+def _write_any_name() -> None:
+    """File names may hold bytes that are no text; printing one must not be an error."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure:
+            reconfigure(errors="backslashreplace")
+
+
+def _color() -> bool | None:
+    return False if os.environ.get("NO_COLOR") else None

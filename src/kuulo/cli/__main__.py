@@ -1,0 +1,5 @@
+"""`python -m kuulo.cli`."""
+
+from kuulo.cli import main
+
+main()

@@ -1,0 +1,157 @@
+"""`kuulo transcribe`."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kuulo.cli import flags
+
+if TYPE_CHECKING:
+    from kuulo.plan import Plan
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, metavar="RECORDING|FOLDER...")
+@flags.common("What", "Recognition", "Results", "Machine", "Showing")
+@click.option("--overwrite", is_flag=True, help="The same as --existing overwrite.")
+@click.option("--skip", is_flag=True, help="The same as --existing skip.")
+@click.option("--resume", is_flag=True, help="The same as --existing resume, which is what happens anyway.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, with the native call, and do nothing.")
+def transcribe(
+    inputs: tuple[str, ...], overwrite: bool, skip: bool, resume: bool, dry_run: bool, **arguments: Any
+) -> int:
+    """Turn recordings into transcripts.
+
+    Audio and video of any kind, folders of them, or - for standard input. The master copy NAME.json and the other
+    formats are written to the output folder. A run that was stopped goes on where it was when the same command is
+    given again.
+    """
+    from kuulo import audio, plan, site, survey
+    from kuulo.errors import UsageError
+
+    if not inputs:
+        raise UsageError("no recording was named", do="kuulo transcribe interview.m4a, or a folder of recordings")
+    given = flags.typed(arguments)
+    chosen = [n for n, on in (("overwrite", overwrite), ("skip", skip), ("resume", resume)) if on]
+    if len(chosen) > 1 or (chosen and "existing" in given):
+        raise UsageError("of --overwrite, --skip, --resume and --existing, one at most can be given")
+    if chosen:
+        given["existing"] = chosen[0]
+    settings_files = site.load()
+    settings = site.settle(settings_files, given)
+    _check_formats(settings.values["format"])
+    found = audio.find(inputs)
+    resolved = plan.resolve(settings, survey.facts(settings_files), max(1, len(found.recordings)))
+    if dry_run:
+        return _dry_run(resolved, found, as_json=bool(settings.values["json"]))
+    return _run(resolved, found)
+
+
+def _check_formats(names: Sequence[str]) -> None:
+    from kuulo import formats
+
+    formats.check(names)
+
+
+def _run(resolved: Plan, found: Any) -> int:
+    from kuulo import run
+    from kuulo.cli import progress
+    from kuulo.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    quiet, as_json = bool(resolved.options["quiet"]), bool(resolved.options["json"])
+    watcher = progress.watcher(quiet=quiet)
+    watcher.chosen(resolved)
+    job = run.Run(resolved, found.recordings, found.failures, watcher)
+    try:
+        job.go()
+    except KeyboardInterrupt:
+        watcher.close()
+        watcher.stopped(job.report)
+        return EXIT_INTERRUPTED
+    finally:
+        watcher.close()
+    watcher.summary(job.report)
+    if resolved.options["print"]:
+        _print_transcripts(job)
+    if as_json:
+        click.echo(json.dumps(job.report.to_json(), indent=1))
+    return EXIT_SOME_FAILED if job.report.count("failed") else EXIT_OK
+
+
+def _print_transcripts(job: Any) -> None:
+    """The text of each recording on standard output, with its name where there are several."""
+    from kuulo import formats
+    from kuulo.formats import json as master
+
+    several = len(job.works) > 1
+    for work in job.works:
+        if work.outcome.state not in ("done", "skipped"):
+            continue
+        transcript = master.read_master(job.results.target(work, "json"))
+        if several:
+            click.echo(f"== {work.outcome.source}")
+        click.echo(formats.render("txt", transcript, job.results.layout).decode("utf-8", "replace"), nl=False)
+
+
+def _dry_run(resolved: Plan, found: Any, *, as_json: bool) -> int:
+    from kuulo import naming
+    from kuulo.cli import progress
+    from kuulo.run import Run
+    from kuulo.runtimes import here
+
+    job = Run(resolved, found.recordings, found.failures, progress.watcher(quiet=True))
+    targets = [(w, [job.results.target(w, f) for f in ("json", *job.results.formats)]) for w in job.works]
+    if as_json:
+        plan_json = resolved.to_json()
+        plan_json["recordings"] = [
+            {"source": w.outcome.source, "outputs": [naming.shown(t) for t in outputs]} for w, outputs in targets
+        ]
+        plan_json["refused"] = [{"source": naming.shown(p), "why": e.what} for p, e in found.failures]
+        plan_json["worker"] = here.command()
+        plan_json["native"] = native_call(resolved)
+        click.echo(json.dumps(plan_json, indent=1))
+        return 0
+    click.echo(describe(resolved))
+    click.echo(f"recordings ({len(targets)}):")
+    for work, outputs in targets:
+        click.echo(f"  {work.outcome.source} -> {', '.join(naming.shown(t) for t in outputs)}")
+    for path, error in found.failures:
+        click.echo(f"  {naming.shown(path)}: {error.what}")
+    click.echo(f"worker ({resolved.workers} of {resolved.threads} threads): {' '.join(here.command())}")
+    click.echo("native call:")
+    click.echo("\n".join(f"  {line}" for line in native_call(resolved).splitlines()))
+    return 0
+
+
+def describe(resolved: Plan) -> str:
+    """Engine, model, why, and every option that the engine is told."""
+    model = resolved.model
+    lines = [
+        f"engine: {resolved.engine}",
+        f"model:  {f'{model.name} ({model.format}) {model.path}' if model else 'its own'}",
+        f"why:    {resolved.why}",
+        *(f"note:   {note}" for note in resolved.notes),
+        "options:",
+    ]
+    for name, value in sorted(resolved.engine_options().items()):
+        by = "given" if name in resolved.given else "default"
+        lines.append(f"  {name} = {value!r} ({by})")
+    return "\n".join(lines)
+
+
+def native_call(resolved: Plan) -> str:
+    """The exact call that the engine gets, as the engine's users would write it."""
+    from kuulo import engines
+
+    options_ = {
+        **resolved.engine_options(),
+        "model_path": str(resolved.model.path) if resolved.model else None,
+    }
+    text: str = engines.module(resolved.engine).native(options_, dict(resolved.raw))
+    return text

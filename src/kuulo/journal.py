@@ -1,0 +1,97 @@
+"""What a run has heard of one recording so far, on disk, so that a killed run goes on inside the recording.
+
+A journal is a file of JSON lines, the worker's events `language`, `segment` and `checkpoint` as they came. It lies
+in the output folder under `.kuulo/partial/`, readable by its owner alone, and is removed when the results are there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from kuulo.transcript import Segment
+
+FOLDER = PurePath(".kuulo", "partial")
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What need not be heard again: segments up to the last checkpoint, and the state to go on from."""
+
+    segments: tuple[Segment, ...] = ()
+    language: str | None = None
+    confidence: float | None = None
+    state: Mapping[str, Any] | None = None
+    at_ms: int = 0
+
+
+class Journal:
+    """The journal of one recording under one plan (`key`)."""
+
+    def __init__(self, output: Path, stem: PurePath, key: str) -> None:
+        name = hashlib.sha256(os.fsencode(str(stem))).hexdigest()[:24]
+        self.path = output / FOLDER / f"{name}-{key[:24]}.jsonl"
+        self._file: Any = None
+        self._has_checkpoint = False
+
+    def read(self) -> Heard:
+        """What is kept of an earlier run; nothing when there is no journal. What follows the last checkpoint, and
+        a last line that was cut short, is dropped."""
+        try:
+            lines = self.path.read_bytes().splitlines()
+        except FileNotFoundError:
+            return Heard()
+        segments: list[Segment] = []
+        language: str | None = None
+        confidence: float | None = None
+        kept = Heard()
+        for line in lines:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                break
+            if event["type"] == "segment":
+                segments.append(Segment.from_json(event["segment"]))
+            elif event["type"] == "language" and language is None:
+                language, confidence = event["language"], event.get("confidence")
+            elif event["type"] == "checkpoint":
+                kept = Heard(tuple(segments), language, confidence, event["state"], event["at_ms"])
+        return kept
+
+    def start(self, heard: Heard) -> None:
+        """Open for writing, beginning with what is kept. Raises OSError."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self.path.with_name(f"{self.path.name}.{os.getpid()}")
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        self._file = os.fdopen(descriptor, "wb")
+        if heard.state is not None:
+            if heard.language:
+                self.write({"type": "language", "language": heard.language, "confidence": heard.confidence})
+            for segment in heard.segments:
+                self.write({"type": "segment", "segment": segment.to_json()})
+            self.write({"type": "checkpoint", "at_ms": heard.at_ms, "state": heard.state})
+        fresh.replace(self.path)
+
+    def write(self, event: Mapping[str, Any]) -> None:
+        """Add an event; it is with the operating system when this returns."""
+        self._file.write(json.dumps(event, separators=(",", ":")).encode("ascii") + b"\n")
+        self._file.flush()
+        self._has_checkpoint = self._has_checkpoint or event["type"] == "checkpoint"
+
+    def close(self) -> None:
+        """Keep what was written, unless nobody could go on from it."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+            if not self._has_checkpoint:
+                self.path.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """The results are there: forget."""
+        self.close()
+        self.path.unlink(missing_ok=True)

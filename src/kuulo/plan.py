@@ -1,0 +1,339 @@
+"""From what was asked to what will be done: Request -> Plan, with nothing left to decide.
+
+`resolve` is pure: everything it needs to know of the machine, the stores and the engines comes in as `Facts`.
+Every refusal happens here, before anything is decoded or queued.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kuulo import engines, options
+from kuulo.engines.base import EngineSpec
+from kuulo.errors import EngineMissing, ModelMissing, OptionRefused, UsageError
+from kuulo.machine import Machine
+from kuulo.site import Settings
+
+EMBEDDED = "pocketsphinx"
+"""The engine that brings its own model; what is used while no store has a Whisper model."""
+
+BETTER = "kuulo models pull small"
+"""The command that gets a model that is good enough for a first serious transcript, and small enough for a laptop."""
+
+PACK_LONGEST_MS = 14_000
+"""Recordings longer than this are not packed: two would not fit into a window."""
+
+MANY_THREADS = 8
+"""CPU threads of one worker beyond which Whisper engines gain nothing (measured by AaltoSciComp, and here)."""
+
+WORKER_OVERHEAD_BYTES = 700_000_000
+"""Memory of a worker beside its model: the interpreter, the engine, windows in work."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as a plan needs it. `digest` identifies its files; `origin` says where it was found."""
+
+    name: str
+    format: str
+    path: Path
+    digest: str
+    bytes: int
+    origin: str
+    revision: str | None = None
+    multilingual: bool | None = None
+    translates: bool | None = None
+    rank: int = 1000
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What `resolve` may know: the machine, who is installed, which models are in the stores.
+
+    `find_model(name_or_path, formats)` gives the Model or raises ModelMissing."""
+
+    machine: Machine
+    installed: Mapping[str, bool]
+    models: Sequence[Model]
+    find_model: Any
+    stores: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request resolved. `options` has every common option by name; `why` says why this engine and model."""
+
+    engine: str
+    model: Model | None
+    why: str
+    options: Mapping[str, Any]
+    given: tuple[str, ...]
+    raw: Mapping[str, Any]
+    workers: int
+    threads: int
+    notes: tuple[str, ...] = ()
+    key: str = field(default="")
+
+    @property
+    def spec(self) -> EngineSpec:
+        return engines.spec(self.engine)
+
+    @property
+    def model_name(self) -> str:
+        return self.model.name if self.model else "its own"
+
+    def engine_options(self) -> dict[str, Any]:
+        """What the worker is told: the options that the engine honours."""
+        chosen = {n: v for n, v in self.options.items() if n in self.spec.options}
+        if "threads" in chosen:
+            chosen["threads"] = self.threads
+        if self.options["pack"]:
+            chosen["word_times"] = True
+        return chosen
+
+    def key_for(self, audio_sha256: str) -> str:
+        """Digest of everything that decides this recording's words: equal key, nothing to do again."""
+        return hashlib.sha256(f"{self.key}:{audio_sha256}".encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--dry-run --json` and plan files."""
+        model = None
+        if self.model:
+            model = {**dataclasses.asdict(self.model), "path": str(self.model.path)}
+            model.pop("rank")
+        return {
+            "schema": 1,
+            "engine": self.engine,
+            "model": model,
+            "why": self.why,
+            "options": {k: _plain(v) for k, v in self.options.items()},
+            "given": list(self.given),
+            "engine_options": dict(self.raw),
+            "workers": self.workers,
+            "threads": self.threads,
+            "notes": list(self.notes),
+            "key": self.key,
+        }
+
+
+def resolve(settings: Settings, facts: Facts, recordings: int = 1) -> Plan:
+    """The plan for `recordings` recordings. Raises UsageError, OptionRefused, EngineMissing or ModelMissing."""
+    given = settings.given()
+    spec, model, why = choose(settings, facts)
+    check_options(spec, model, settings.values, given)
+    workers, threads = share_out(spec, model, settings.values, facts.machine, recordings)
+    raw = dict(settings.values["engine_option"] or {})
+    notes = []
+    if spec.quality_note:
+        notes.append(f"{spec.quality_note} For a better transcript: {BETTER}")
+    plan = Plan(
+        engine=spec.name,
+        model=model,
+        why=why,
+        options=settings.values,
+        given=tuple(sorted(given)),
+        raw=raw,
+        workers=workers,
+        threads=threads,
+        notes=tuple(notes),
+    )
+    return dataclasses.replace(plan, key=_key(plan))
+
+
+def choose(settings: Settings, facts: Facts) -> tuple[EngineSpec, Model | None, str]:
+    """The engine, its model, and why. No engine stands in for another that was named."""
+    wanted_engine, wanted_model = settings.values["engine"], settings.values["model"]
+    if wanted_engine:
+        spec = named_engine(str(wanted_engine), facts)
+        if not spec.model_formats:
+            if wanted_model:
+                raise OptionRefused(
+                    f"--model: {spec.name} brings its own model and takes no other",
+                    do="leave --model out, or name another engine",
+                )
+            return spec, None, "named by --engine"
+        if wanted_model:
+            return spec, facts.find_model(str(wanted_model), spec.model_formats), "engine and model named"
+        best = _best([m for m in facts.models if m.format in spec.model_formats])
+        if best is None:
+            raise ModelMissing(
+                f"no store has a model for {spec.name}",
+                looked_at=facts.stores,
+                do=f"kuulo models pull small --format {spec.model_formats[0]}",
+            )
+        return spec, best, f"engine named; {best.name} is the best of its models in the store"
+    usable = [s for s in engines.specs() if facts.installed.get(s.name)]
+    if wanted_model:
+        return _for_model(str(wanted_model), usable, facts)
+    return _best_of_all(settings, usable, facts)
+
+
+def known_engine(name: str) -> EngineSpec:
+    """The engine of that name, installed or not; raises UsageError for an unknown one."""
+    if name not in engines.MODULES or "transcribe" not in engines.spec(name).tasks:
+        known = [s.name for s in engines.specs()]
+        near = difflib.get_close_matches(name, known, n=1)
+        raise UsageError(
+            f"there is no engine {name!r}",
+            looked_at="kuulo engines: " + ", ".join(known),
+            do=f"did you mean {near[0]}?" if near else None,
+        )
+    return engines.spec(name)
+
+
+def named_engine(name: str, facts: Facts) -> EngineSpec:
+    """The engine of that name; raises UsageError for an unknown one, EngineMissing when it is not installed."""
+    spec = known_engine(name)
+    if not facts.installed.get(name):
+        raise EngineMissing(
+            f"the engine {name} is not installed",
+            looked_at=f"Python module {spec.module}",
+            do=f"pip install {spec.install}",
+        )
+    return spec
+
+
+def _for_model(wanted: str, usable: Sequence[EngineSpec], facts: Facts) -> tuple[EngineSpec, Model, str]:
+    """The best installed engine for which a model of that name or path is there."""
+    first_error: ModelMissing | None = None
+    for spec in usable:
+        if not spec.model_formats:
+            continue
+        try:
+            model = facts.find_model(wanted, spec.model_formats)
+        except ModelMissing as error:
+            first_error = first_error or error
+            continue
+        return (
+            spec,
+            model,
+            f"{spec.name} is the first installed engine, in order of preference, that has {model.name}",
+        )
+    if first_error is None:
+        raise EngineMissing("no engine that takes models is installed", do="pip install kuulo")
+    raise first_error
+
+
+def _best_of_all(
+    settings: Settings, usable: Sequence[EngineSpec], facts: Facts
+) -> tuple[EngineSpec, Model | None, str]:
+    formats = {f: s for s in reversed(usable) for f in s.model_formats}
+    order = [s.name for s in usable]
+    candidates = [m for m in facts.models if m.format in formats]
+    if candidates:
+        model = min(candidates, key=lambda m: (m.rank, order.index(formats[m.format].name), m.name))
+        spec = formats[model.format]
+        why = f"{model.name} is the best model in the store, and {spec.name} the first installed engine that takes it"
+        return spec, model, why
+    embedded = next((s for s in usable if s.name == EMBEDDED), None)
+    if embedded is None:
+        raise ModelMissing("no store has a model", looked_at=facts.stores, do=BETTER)
+    given = settings.given()
+    refused = refusals(embedded, None, settings.values, given)
+    if refused:
+        reasons = "; ".join(f"{flag(n)}: {why}" for n, why in refused.items())
+        raise ModelMissing(
+            f"no store has a Whisper model, and the built-in engine {embedded.name} cannot do this ({reasons})",
+            looked_at=facts.stores,
+            do=BETTER,
+        )
+    return embedded, None, "no Whisper model is in the store, so the built-in engine serves"
+
+
+def _best(models: Sequence[Model]) -> Model | None:
+    return min(models, key=lambda m: (m.rank, m.name), default=None)
+
+
+def check_options(spec: EngineSpec, model: Model | None, values: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raises OptionRefused, naming every option that the engine cannot honour and the engines that can."""
+    refused = refusals(spec, model, values, given)
+    if refused:
+        lines = []
+        for name, why in refused.items():
+            able = [s.name for s in engines.specs() if s.name != spec.name and _can(s, name, values[name])]
+            lines.append(f"{flag(name)}: {why}" + (f" ({', '.join(able)} can)" if able else ""))
+        raise OptionRefused(
+            f"{spec.name} cannot do this: " + "; ".join(lines), do=f"kuulo explain --engine {spec.name}"
+        )
+    if values["from"] is not None and values["to"] is not None and values["to"] <= values["from"]:
+        raise UsageError("--to is not after --from")
+    layout = [n for n in ("max_line_width", "max_words_per_line", "highlight_words") if values[n]]
+    if layout and not values["word_times"]:
+        raise UsageError(f"{flag(layout[0])} needs the words' times", do="add --word-times")
+    if values["max_line_count"] and not values["max_line_width"]:
+        raise UsageError("--max-line-count needs --max-line-width")
+
+
+def _can(spec: EngineSpec, name: str, value: Any) -> bool:
+    """Whether an engine honours this value of an option, whatever the model."""
+    return name in spec.options and name not in engines.module(spec.name).refuse({name: value})
+
+
+def refusals(
+    spec: EngineSpec, model: Model | None, values: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, str]:
+    """Options that were given and that the engine cannot honour: {option: why}. A value that is what the engine
+    would do anyway is not refused."""
+    refused = {}
+    for name, value in given.items():
+        option = options.BY_NAME[name]
+        if option.engine and name not in spec.options and value != _NOTHING_ASKED.get(name, option.default):
+            refused[name] = f"{spec.name} has nothing like it"
+    if values["pack"] and "word_times" not in spec.options:
+        refused["pack"] = "the words are given back by their times, which it does not have"
+    about: dict[str, Any] = {n: v for n, v in given.items() if n in spec.options}
+    if model:
+        about |= {"model": model.name, "multilingual": model.multilingual, "translates": model.translates}
+    refused |= engines.module(spec.name).refuse(about)
+    name, _, number = str(values["device"]).partition(":")
+    if "device" in given and name != "auto" and (name not in spec.devices or not (number.isdigit() or number == "")):
+        refused["device"] = f"its devices are {', '.join(spec.devices)}"
+    return refused
+
+
+_NOTHING_ASKED = {"condition_on_previous_text": False, "initial_prompt": None, "hotwords": None}
+"""Values that ask for nothing, where that is not the default."""
+
+
+def flag(name: str) -> str:
+    """The option as people type it."""
+    return options.BY_NAME[name].flags[0].split("/")[0]
+
+
+def share_out(
+    spec: EngineSpec, model: Model | None, values: Mapping[str, Any], machine: Machine, recordings: int
+) -> tuple[int, int]:
+    """(workers, threads of each). Two workers with one thread do more than one with two, so on a CPU there are as
+    many workers as cores, recordings and memory allow; a GPU gets one."""
+    device = str(values["device"])
+    on_gpu = device.startswith("cuda") or (device == "auto" and machine.gpus > 0 and "cuda" in spec.devices)
+    threads = values["threads"]
+    if values["workers"]:
+        workers = values["workers"]
+    elif on_gpu:
+        workers = 1
+    else:
+        need = WORKER_OVERHEAD_BYTES + 2 * (model.bytes if model else 0)
+        workers = max(1, min(machine.cores // (threads or 1), recordings, machine.memory_bytes // need))
+    if not threads:
+        threads = max(1, min(MANY_THREADS, machine.cores // workers))
+    return workers, threads
+
+
+def _key(plan: Plan) -> str:
+    """Digest of what decides the words, whatever the recording."""
+    chosen = {o.name: _plain(plan.options[o.name]) for o in options.OPTIONS if o.result}
+    chosen["engine"] = plan.engine
+    chosen["model"] = plan.model.digest if plan.model else None
+    return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,145 @@
+"""Everything that a recording needs before an engine hears it: checks, digest, journal, decoding into scratch.
+
+Runs in threads beside the recognition, so that decoding costs no time; how far ahead it may get is bounded by the
+space that decoded audio takes in scratch.
+"""
+
+from __future__ import annotations
+
+import errno
+import queue
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from kuulo import audio, naming
+from kuulo.engines.base import SAMPLE_RATE
+from kuulo.errors import InputFailed, KuuloError
+from kuulo.journal import Journal
+from kuulo.plan import Plan
+from kuulo.results import Results
+from kuulo.work import Work
+
+AHEAD_BYTES = 2 << 30
+"""Decoded audio that may lie in scratch (2 GiB is 9 hours)."""
+
+THREADS = 4
+
+
+class Preparation:
+    """Prepares recordings in threads. `answer(work, skipped, error)` is called from them for each."""
+
+    def __init__(
+        self, plan: Plan, results: Results, scratch: Path, answer: Callable[[Work, bool, KuuloError | None], None]
+    ) -> None:
+        self._plan = plan
+        self._results = results
+        self._scratch = scratch
+        self._answer = answer
+        self._stop = threading.Event()
+        self._bytes = 0
+        self._space = threading.Condition()
+        self._todo: queue.SimpleQueue[Work] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    def start(self, works: Sequence[Work], threads: int) -> None:
+        for work in works:
+            self._todo.put(work)
+        for _ in range(min(THREADS, max(1, threads), len(works))):
+            thread = threading.Thread(target=self._serve, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+
+    def stop(self) -> None:
+        """End the threads, in the middle of a recording if need be."""
+        self._stop.set()
+        with self._space:
+            self._space.notify_all()
+        for thread in self._threads:
+            thread.join(timeout=1.0)
+
+    def forget(self, work: Work) -> None:
+        """The recording is dealt with: its decoded audio goes."""
+        if work.pcm is not None:
+            work.pcm.unlink(missing_ok=True)
+        with self._space:
+            self._bytes -= work.samples * 4
+            work.samples = 0
+            self._space.notify_all()
+
+    def _serve(self) -> None:
+        while not self._stop.is_set():
+            try:
+                work = self._todo.get_nowait()
+            except queue.Empty:
+                return
+            skipped, failure = False, None
+            try:
+                skipped = self._prepare(work)
+            except KuuloError as error:
+                failure = error
+            except OSError as error:
+                failure = InputFailed(error.strerror or str(error), do=advice(error))
+            except Exception as error:  # a fault of ours or of a decoder is this recording's, not the others'
+                failure = InputFailed(f"{type(error).__name__}: {error}", do="please report this")
+            self._answer(work, skipped, failure)
+
+    def _prepare(self, work: Work) -> bool:
+        """True when the recording is done already."""
+        work.began = time.monotonic()
+        if str(work.path) == "-":
+            work.path = self._standard_input()
+        audio.check_file(work.path)
+        facts = work.path.stat()
+        work.bytes, work.modified_ns = facts.st_size, facts.st_mtime_ns
+        if self._results.is_done(work):
+            return True
+        work.sha256 = work.sha256 or audio.sha256(work.path)
+        work.key = self._plan.key_for(work.sha256)
+        work.journal = Journal(self._results.folder, work.stem, work.key)
+        if self._plan.options["existing"] == "resume":
+            work.heard = work.journal.read()
+        self._decode(work)
+        return False
+
+    def _decode(self, work: Work) -> None:
+        expected = work.length_ms * SAMPLE_RATE * 4 // 1000
+        with self._space:
+            while self._bytes > 0 and self._bytes + expected > AHEAD_BYTES and not self._stop.is_set():
+                self._space.wait()
+            self._bytes += expected
+        work.pcm = self._scratch / f"{work.id}.f32"
+        try:
+            decoded = audio.decode(
+                work.path,
+                work.pcm,
+                from_ms=self._plan.options["from"],
+                to_ms=self._plan.options["to"],
+                stop=self._stop,
+            )
+            work.samples = decoded.samples
+        finally:
+            with self._space:
+                self._bytes += work.samples * 4 - expected
+        work.offset_ms = decoded.offset_ms
+        work.length_ms = -(-decoded.samples * 1000 // SAMPLE_RATE)
+        work.outcome.audio_ms = work.length_ms
+        work.outcome.warning = decoded.warning
+
+    def _standard_input(self) -> Path:
+        path = self._scratch / naming.STDIN_NAME
+        with path.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
+        return path
+
+
+def advice(error: OSError) -> str | None:
+    """What to do about an operating system's error."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full: free some space, or name another folder with --scratch or --output"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "check the permissions"
+    return None

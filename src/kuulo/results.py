@@ -1,0 +1,165 @@
+"""The results of recordings in the output folder: what is there already, and writing what is new.
+
+Formats are written first and the master copy last, each whole or not at all: where the master is, all is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+import kuulo
+from kuulo import atomic, audio, formats, naming
+from kuulo.errors import CannotRun, InputFailed, KuuloError
+from kuulo.formats import json as master
+from kuulo.plan import Plan
+from kuulo.transcript import Audio, Provenance, Step, Transcript
+from kuulo.work import Work
+
+
+class Results:
+    """The output folder of a plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.folder = Path(plan.options["output"])
+        self.layout = formats.Layout.from_options(plan.options)
+        names = formats.expand(plan.options["format"])
+        self.formats = tuple(f for f in names if f != "json")
+
+    def make_folder(self) -> None:
+        """Raises CannotRun."""
+        try:
+            (self.folder / ".kuulo").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CannotRun(
+                f"the output folder cannot be made: {error.strerror}",
+                looked_at=naming.shown(self.folder),
+                do="name another with --output",
+            ) from error
+        if not os.access(self.folder, os.W_OK):
+            raise CannotRun(
+                "the output folder cannot be written to",
+                looked_at=naming.shown(self.folder),
+                do="name another with --output",
+            )
+
+    def target(self, work: Work, format_: str) -> Path:
+        """Where a format of a recording's transcript is."""
+        return self.folder / work.stem.with_name(work.stem.name + formats.spec(format_).extension)
+
+    def belongs_to_another(self, stem: PurePath, path: Path) -> bool:
+        """Whether the results of `stem` are there and of a recording of another name than `path`'s."""
+        try:
+            found = master.read_master(self.folder / stem.with_name(stem.name + ".json"))
+        except (KuuloError, OSError):
+            return False
+        return found.audio.name != naming.shown(path.name)
+
+    def is_done(self, work: Work) -> bool:
+        """Whether the recording's results are there, from this plan; a format that is missing is rendered from the
+        master. Raises InputFailed when a file that is not ours is in the way, and OSError."""
+        existing = self.plan.options["existing"]
+        target = self.target(work, "json")
+        if existing == "overwrite":
+            return False
+        if not target.exists():
+            for name in self.formats:
+                if self.target(work, name).exists():
+                    raise _in_the_way(self.target(work, name))
+            return False
+        try:
+            transcript = master.read_master(target)
+        except KuuloError as error:
+            raise _in_the_way(target) from error
+        if existing != "skip" and not self._same(work, transcript):
+            return False
+        for name in self.formats:
+            if not self.target(work, name).exists():
+                self._render(work, transcript, name)
+        return True
+
+    def _same(self, work: Work, transcript: Transcript) -> bool:
+        """Whether a master copy is of this recording under this plan. Size and time of change stand for the content,
+        as in make and rsync; when they differ the content is read."""
+        if transcript.provenance is None:
+            return False
+        sha256 = transcript.audio.sha256
+        if (transcript.audio.bytes, transcript.audio.modified_ns) != (work.bytes, work.modified_ns):
+            sha256 = work.sha256 = audio.sha256(work.path)
+        return transcript.provenance.key == self.plan.key_for(sha256)
+
+    def write(self, work: Work, transcript: Transcript) -> None:
+        """Every format, and the master. Raises KuuloError or OSError."""
+        target = self.target(work, "json")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for name in self.formats:
+            self._render(work, transcript, name)
+        atomic.write_bytes(target, formats.render("json", transcript, self.layout))
+        work.outcome.outputs.insert(0, naming.shown(target))
+
+    def _render(self, work: Work, transcript: Transcript, name: str) -> None:
+        target = self.target(work, name)
+        atomic.write_bytes(target, formats.render(name, transcript, self.layout))
+        work.outcome.outputs.append(naming.shown(target))
+
+    def transcript(self, work: Work, hello: Mapping[str, Any], device: str | None, compute: str | None) -> Transcript:
+        """The transcript of a recording that was heard to its end, on the recording's own clock. `hello` is what the
+        worker said of itself."""
+        segments = [s.shifted(work.offset_ms) for s in sorted(work.segments, key=lambda s: s.start_ms)]
+        if not self.plan.options["word_times"]:
+            segments = [dataclasses.replace(s, words=()) for s in segments]
+        return Transcript(
+            audio=Audio(
+                name=naming.shown(work.path.name),
+                sha256=work.sha256,
+                duration_ms=work.offset_ms + work.length_ms,
+                bytes=work.bytes,
+                modified_ns=work.modified_ns,
+            ),
+            segments=tuple(segments),
+            language=work.language,
+            language_confidence=work.confidence,
+            provenance=Provenance(
+                kuulo=kuulo.__version__,
+                key=work.key,
+                steps=(self._step(work, hello, device, compute),),
+                host=socket.gethostname(),
+                started=work.outcome.started,
+                elapsed_ms=round((time.monotonic() - work.began) * 1000),
+                resumed=work.outcome.resumed_at_ms,
+            ),
+        )
+
+    def _step(self, work: Work, hello: Mapping[str, Any], device: str | None, compute: str | None) -> Step:
+        plan, model = self.plan, self.plan.model
+        shaping = {n: plan.options[n] for n in ("from", "to", "speech_detection", "pack") if plan.options[n]}
+        if plan.raw:
+            shaping["engine_option"] = dict(plan.raw)
+        return Step(
+            task="transcribe",
+            engine=plan.engine,
+            engine_version=hello["engine_version"],
+            model=plan.model_name,
+            model_revision=model.revision if model else None,
+            model_sha256=model.digest if model else None,
+            device=device,
+            compute_type=compute,
+            environment=f"here: Python {hello['python']}",
+            why=plan.why,
+            options={**plan.engine_options(), **shaping},
+            packages=hello["packages"],
+            elapsed_ms=work.outcome.engine_ms,
+        )
+
+
+def _in_the_way(path: Path) -> InputFailed:
+    return InputFailed(
+        f"{naming.shown(path)} is there and was not written by Kuulo",
+        do="choose another --output, or --overwrite to replace it",
+    )

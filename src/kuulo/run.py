@@ -1,0 +1,378 @@
+"""Carries out a plan on this machine.
+
+    Preparation (threads): checks, skips what is done, decodes into scratch   -> clips
+    Worker (processes): hear clips, several at a time, say events             -> segments, into journals
+    Run (one loop): hands clips to workers, keeps journals, writes results when a recording is finished
+
+A worker that dies takes no recording with it: what it had goes to a new worker, one at a time, from the last
+checkpoint; a recording that kills its worker twice is given up and reported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import queue
+import shutil
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from kuulo import atomic, audio, naming, report, wire, work, workers
+from kuulo.engines.base import SAMPLE_RATE
+from kuulo.errors import CannotRun, InputFailed, KuuloError
+from kuulo.plan import PACK_LONGEST_MS, Plan
+from kuulo.preparation import Preparation, advice
+from kuulo.report import Outcome, Report
+from kuulo.results import Results
+from kuulo.work import Given, Work
+from kuulo.workers import Worker
+
+WINDOW_MS = 30_000
+PACK_GAP_MS = 1_000
+"""Silence between recordings that share a window: enough for Whisper to end a segment."""
+
+TRIES = 2
+LESS_MEMORY = "less memory is needed with a smaller model or --workers 1"
+
+
+class Watcher(Protocol):
+    """Who is told how a run goes. Called from one thread."""
+
+    def begins(self, works: Sequence[Work]) -> None: ...
+    def ready(self, device: str, compute_type: str | None) -> None: ...
+    def hears(self, work: Work) -> None: ...
+    def progress(self, work: Work) -> None: ...
+    def ends(self, work: Work) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+class Run:
+    """One run of a plan over recordings. `go` does it all; `report` is filled on the way."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        recordings: Sequence[audio.Recording],
+        failures: Sequence[tuple[str, InputFailed]],
+        watcher: Watcher,
+    ) -> None:
+        self.plan = plan
+        self.results = Results(plan)
+        self.watcher = watcher
+        self.report = Report(
+            engine=plan.engine,
+            model=plan.model.name if plan.model else None,
+            why=plan.why,
+            output=naming.shown(self.results.folder),
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
+            workers=plan.workers,
+        )
+        self.works = [
+            self._work(i, r, s) for i, (r, s) in enumerate(zip(recordings, self._stems(recordings), strict=True))
+        ]
+        self.report.outcomes = [w.outcome for w in self.works] + [
+            Outcome(naming.shown(path), report.FAILED, why=error.what, do=error.do) for path, error in failures
+        ]
+        self.scratch = Path()
+        self.log: IO[bytes]
+        self._posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._to_detect: deque[Given] = deque()
+        self._to_hear: deque[Given] = deque()
+        self._short: list[Work] = []
+        self._hearing: list[Worker] = []
+        self._detector: Worker | None = None
+        self._open = len(self.works)
+        self._unprepared = len(self.works)
+        self._packs = 0
+
+    def _stems(self, recordings: Sequence[audio.Recording]) -> Sequence[Any]:
+        return naming.stems([(r.path, r.base) for r in recordings], self.results.belongs_to_another)
+
+    def _work(self, number: int, recording: audio.Recording, stem: Any) -> Work:
+        outcome = Outcome(naming.shown(recording.path), started=self.report.started)
+        return Work(f"r{number}", recording.path, stem, outcome)
+
+    # ------------------------------------------------------------------ beginning and end
+
+    def go(self) -> Report:
+        """Transcribe everything. Raises CannotRun when nothing could be; a KeyboardInterrupt leaves what is finished,
+        and journals of the rest."""
+        began = time.monotonic()
+        self.results.make_folder()
+        try:
+            self.scratch = Path(tempfile.mkdtemp(prefix="kuulo-", dir=self.plan.options["scratch"]))
+        except OSError as error:
+            raise CannotRun(f"no scratch folder can be made: {error}", do="name another with --scratch") from error
+        log_path = self.results.folder / ".kuulo" / "log.txt"
+        self.report.log = naming.shown(log_path)
+        preparation = Preparation(self.plan, self.results, self.scratch, self._answer)
+        self._preparation = preparation
+        try:
+            with log_path.open("ab") as self.log:
+                self.watcher.begins(self.works)
+                preparation.start(self._order(), self.plan.workers)
+                while self._open:
+                    self._posted.get()()
+                for worker in self._all_workers():
+                    worker.end()
+                workers.stop(self._all_workers())
+        finally:
+            workers.stop(self._all_workers())
+            preparation.stop()
+            for one in self.works:
+                if one.journal:
+                    one.journal.close()
+            shutil.rmtree(self.scratch, ignore_errors=True)
+            self.report.elapsed_ms = round((time.monotonic() - began) * 1000)
+            self._write_report()
+        return self.report
+
+    def _order(self) -> list[Work]:
+        """Longest first, so that no long recording is left at the end, and what is decoded together is alike."""
+        for one in self.works:
+            try:
+                one.length_ms = (audio.probe(one.path).duration_ms or 0) if str(one.path) != "-" else 0
+            except KuuloError:
+                one.length_ms = 0  # its preparation will say what is wrong
+        return sorted(self.works, key=lambda w: -w.length_ms)
+
+    def _all_workers(self) -> list[Worker]:
+        return [*self._hearing, *([self._detector] if self._detector else [])]
+
+    def _write_report(self) -> None:
+        try:
+            atomic.write_json(self.results.folder / "report.json", self.report.to_json())
+        except OSError as error:
+            self.watcher.note(f"report.json cannot be written: {error}")
+
+    def post(self, what: Callable[..., None], *arguments: Any) -> None:
+        """Have `what` called by the loop. From any thread."""
+        self._posted.put(lambda: what(*arguments))
+
+    # ------------------------------------------------------------------ prepared recordings become clips
+
+    def _answer(self, one: Work, skipped: bool, error: KuuloError | None) -> None:
+        self.post(self._prepared, one, skipped, error)
+
+    def _prepared(self, one: Work, skipped: bool, error: KuuloError | None) -> None:
+        self._unprepared -= 1
+        if error is not None:
+            self._failed(one, error.what, error.do)
+        elif skipped:
+            one.outcome.state = report.SKIPPED
+            self._ended(one)
+        else:
+            self._begin(one)
+        if not self._unprepared:
+            self._pack()
+        self._hand_out()
+
+    def _begin(self, one: Work) -> None:
+        try:
+            one.resume()
+        except OSError as error:
+            self._failed(one, f"nothing can be written to the output folder: {error.strerror}", advice(error))
+            return
+        if self.plan.options["pack"] and one.length_ms <= PACK_LONGEST_MS and one.heard.state is None:
+            if sum(w.length_ms + PACK_GAP_MS for w in self._short) + one.length_ms > WINDOW_MS:
+                self._pack()
+            self._short.append(one)
+        else:
+            self._queue(work.alone(one))
+
+    def _pack(self) -> None:
+        """The short recordings that wait become one clip."""
+        short, self._short = self._short, []
+        if len(short) < 2:
+            for one in short:
+                self._queue(work.alone(one))
+            return
+        self._packs += 1
+        try:
+            self._queue(work.packed(f"pack{self._packs}", short, self.scratch, PACK_GAP_MS, SAMPLE_RATE))
+        except OSError as error:
+            for one in short:
+                self._failed(one, f"scratch cannot be written: {error.strerror}", advice(error))
+
+    def _queue(self, given: Given) -> None:
+        if not self.plan.options["speech_detection"]:
+            self._to_hear.append(given)
+            return
+        if self._detector is None:
+            task = wire.Task("detect-speech", "silero", "its own", None)
+            self._detector = Worker(self, task, threads=1)
+        self._to_detect.append(given)
+
+    # ------------------------------------------------------------------ clips go to workers
+
+    def _hand_out(self) -> None:
+        """Give what waits to workers that have room; start workers while there is something for them."""
+        if self._detector and self._detector.ready:
+            while self._to_detect and len(self._detector.clips) < 2:
+                self._detector.give(self._to_detect.popleft())
+        starting = sum(not w.ready for w in self._hearing)
+        coming = bool(self._to_hear or self._to_detect or (self._detector and self._detector.clips))
+        while coming and len(self._hearing) < self.plan.workers and starting < max(1, len(self._to_hear)):
+            self._start_worker()
+            starting += 1
+        while self._to_hear:
+            free = [w for w in self._hearing if w.ready and len(w.clips) < w.room]
+            if not free:
+                return
+            given = self._to_hear.popleft()
+            min(free, key=lambda w: len(w.clips)).give(given)
+            for one in given.works:
+                self.watcher.hears(one)
+
+    def _start_worker(self, limit: int | None = None) -> None:
+        plan = self.plan
+        path = str(plan.model.path) if plan.model else None
+        task = wire.Task("transcribe", plan.engine, plan.model_name, path, plan.engine_options(), dict(plan.raw))
+        self._hearing.append(Worker(self, task, plan.threads, limit))
+
+    # ------------------------------------------------------------------ what workers say
+
+    def heard_from(self, worker: Worker, event: Mapping[str, Any]) -> None:
+        """One event of a worker."""
+        kind = event["type"]
+        if kind == "hello":
+            worker.hello = dict(event)
+        elif kind == "ready":
+            self._ready(worker, event)
+        elif kind == "fatal":
+            worker.finished = True
+            raise CannotRun(event["what"], looked_at=event.get("looked_at") or None, do=event.get("do"))
+        elif kind == "log":
+            self.watcher.note(event["text"])
+        elif kind == "done":
+            worker.finished = True
+        elif worker is self._detector:
+            self._detected(worker, kind, event)
+        else:
+            self._about(worker, kind, event)
+
+    def _ready(self, worker: Worker, event: Mapping[str, Any]) -> None:
+        worker.is_ready(int(event["parallel"]))
+        if worker is not self._detector:
+            self.report.device, self.report.compute_type = event["device"], event.get("compute_type")
+            self.report.load_ms = max(self.report.load_ms or 0, int(event["load_ms"]))
+            self.watcher.ready(event["device"], event.get("compute_type"))
+        self._hand_out()
+
+    def _detected(self, worker: Worker, kind: str, event: Mapping[str, Any]) -> None:
+        """Speech detection has answered: the clip goes on to be heard."""
+        given = worker.clips[event["id"]]
+        if kind == "speech":
+            ranges = tuple((int(a), int(b)) for a, b in event["turns"])
+            self._to_hear.append(Given(dataclasses.replace(given.clip, speech=ranges), given.works))
+            return
+        if kind == "file_failed":
+            for one in given.works:
+                self._failed(one, f"speech detection: {event['what']}", event.get("do"))
+        del worker.clips[event["id"]]
+        self._hand_out()
+
+    def _about(self, worker: Worker, kind: str, event: Mapping[str, Any]) -> None:
+        """An event about a recording."""
+        given, one = worker.find(str(event["id"]))
+        if given is None or one is None:
+            return
+        if one.outcome.state == report.STOPPED:
+            try:
+                self._take(worker, one, kind, event)
+            except OSError as error:  # the journal cannot be written
+                self._failed(one, f"nothing can be written to the output folder: {error.strerror}", advice(error))
+        if kind in ("file_done", "file_failed"):
+            self._over(worker, given)
+
+    def _take(self, worker: Worker, one: Work, kind: str, event: Mapping[str, Any]) -> None:
+        if kind == "file_failed":
+            self._failed(one, event["what"], event.get("do"))
+        elif kind == "file_done":
+            one.outcome.engine_ms = int(event["engine_ms"])
+            self._finish(worker, one)
+        else:
+            one.take(kind, dict(event))
+            self.watcher.progress(one)
+
+    def _over(self, worker: Worker, given: Given) -> None:
+        """Room for another clip, when nothing of this one is open."""
+        if any(one.outcome.state == report.STOPPED for one in given.works):
+            return
+        del worker.clips[given.clip.id]
+        if given.clip.parts:
+            Path(given.clip.pcm).unlink(missing_ok=True)
+        self._hand_out()
+
+    def gone(self, worker: Worker) -> None:
+        """A worker's output has ended. Without `done` it has died."""
+        if worker.finished:
+            return
+        died = worker.death()
+        if worker is self._detector or not worker.ready:
+            when = "" if worker.ready else " before it was ready"
+            raise CannotRun(
+                f"{worker.task.engine}: the worker {died}{when}",
+                looked_at=f"{self.report.log}\n{self._last_log_lines()}",
+                do=LESS_MEMORY if "memory" in died else "see the log",
+            )
+        self._hearing.remove(worker)
+        for given in worker.clips.values():
+            for one in given.works:
+                self._try_again(one, died)
+        self._start_worker(limit=1)
+        self._hand_out()
+
+    def _try_again(self, one: Work, died: str) -> None:
+        if one.outcome.state != report.STOPPED:
+            return
+        one.tries += 1
+        assert one.journal is not None
+        one.journal.close()
+        if one.tries >= TRIES:
+            self._failed(one, f"the engine {died}, twice", LESS_MEMORY if "memory" in died else "see the log")
+            return
+        one.heard = one.journal.read()
+        one.resume()
+        self._to_hear.appendleft(work.alone(one))
+        self.watcher.note(f"{one.outcome.source}: the engine {died}; going on from {one.done_ms / 1000:.0f} s")
+
+    def _last_log_lines(self) -> str:
+        self.log.flush()
+        text = Path(self.log.name).read_bytes()[-4000:].decode("utf-8", "replace")
+        return "\n".join(f"    {line}" for line in text.splitlines()[-8:])
+
+    # ------------------------------------------------------------------ a recording ends
+
+    def _finish(self, worker: Worker, one: Work) -> None:
+        """Heard to its end: write its results."""
+        transcript = self.results.transcript(one, worker.hello, self.report.device, self.report.compute_type)
+        try:
+            self.results.write(one, transcript)
+        except KuuloError as error:
+            self._failed(one, error.what, error.do)
+            return
+        except OSError as error:
+            self._failed(one, f"its results cannot be written: {error.strerror or error}", advice(error))
+            return
+        assert one.journal is not None
+        one.journal.remove()
+        one.outcome.state = report.DONE
+        one.outcome.language, one.outcome.segments = transcript.language, len(transcript.segments)
+        self._ended(one)
+
+    def _failed(self, one: Work, what: str, do: str | None) -> None:
+        one.outcome.state, one.outcome.why, one.outcome.do = report.FAILED, what, do
+        self._ended(one)
+
+    def _ended(self, one: Work) -> None:
+        self._preparation.forget(one)
+        if one.journal is not None:
+            one.journal.close()
+        one.done_ms = one.length_ms
+        self._open -= 1
+        self.watcher.ends(one)

@@ -1,0 +1,77 @@
+"""Start a worker with this interpreter, with caches of its own and nothing that could leave the machine."""
+
+from __future__ import annotations
+
+import os
+import site
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+OFFLINE = {
+    "DO_NOT_TRACK": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+    "HF_HUB_OFFLINE": "1",
+    "PYANNOTE_METRICS_ENABLED": "0",
+    "TRANSFORMERS_OFFLINE": "1",
+}
+
+CACHES = {
+    "CUDA_CACHE_PATH": "cuda",
+    "HF_HOME": "huggingface",
+    "HOME": "home",
+    "JOBLIB_TEMP_FOLDER": "joblib",
+    "MPLCONFIGDIR": "matplotlib",
+    "NLTK_DATA": "nltk",
+    "NUMBA_CACHE_DIR": "numba",
+    "TMPDIR": "tmp",
+    "TORCHINDUCTOR_CACHE_DIR": "inductor",
+    "TORCH_HOME": "torch",
+    "TRITON_HOME": "triton",
+    "XDG_CACHE_HOME": "cache",
+    "XDG_CONFIG_HOME": "config",
+    "XDG_DATA_HOME": "data",
+}
+"""Variables that decide where libraries write, and the folders in scratch that they get."""
+
+
+def command() -> list[str]:
+    """The worker's program and arguments."""
+    return [sys.executable, "-m", "kuulo.worker"]
+
+
+def environment(scratch: Path, threads: int, environ: Mapping[str, str]) -> dict[str, str]:
+    """The worker's environment: ours, offline, with private caches under `scratch`."""
+    private = {name: str(scratch / folder) for name, folder in CACHES.items()}
+    return {
+        **environ,
+        **OFFLINE,
+        **private,
+        "OMP_NUM_THREADS": str(threads),
+        "OPENBLAS_NUM_THREADS": str(threads),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONSAFEPATH": "1",  # a file random.py where the user stands is not Python's
+        "PYTHONUSERBASE": site.getuserbase(),
+        "PYTHONUTF8": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def start(scratch: Path, threads: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """A worker that waits for its task. It stands in `scratch`, in a process group of its own, so that Ctrl-C reaches
+    the parent alone, which decides what to keep."""
+    for folder in CACHES.values():
+        (scratch / folder).mkdir(parents=True, exist_ok=True)
+    return subprocess.Popen(
+        command(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        cwd=scratch,
+        env=environment(scratch, threads, os.environ),
+        start_new_session=True,
+    )

@@ -1,0 +1,168 @@
+"""Settings, in layers. What comes later in this list wins:
+
+    1. built in (options.py)
+    2. the site's file: $KUULO_SITE, else /etc/kuulo/site.toml
+    3. the user's file: $XDG_CONFIG_HOME/kuulo/config.toml
+    4. the environment: KUULO_MODEL, KUULO_LANGUAGE, ...
+    5. flags
+
+A site may also force a value: then nobody else can set another. Both files are TOML:
+
+    stores = ["/shared/kuulo/models"]     # read-only model stores (site file)
+
+    [defaults]
+    language = "fi"
+
+    [forced]                              # site file alone
+    device = "cuda"
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kuulo import options
+from kuulo.errors import UsageError
+
+SITE_FILE = Path("/etc/kuulo/site.toml")
+
+
+@dataclass(frozen=True)
+class Site:
+    """What the files say. `user` and `defaults` are values by option name, parsed."""
+
+    site_file: Path | None = None
+    user_file: Path | None = None
+    stores: tuple[Path, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    forced: Mapping[str, Any] = field(default_factory=dict)
+    user: Mapping[str, Any] = field(default_factory=dict)
+
+    def model_stores(self) -> Any:
+        """The model stores, as `models.store.Stores`."""
+        from kuulo.models import store
+
+        return store.stores_from(os.environ, self.stores, user_data_folder())
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every option's value and who decided it: "built in", "site", "user", "environment", "flag" or "forced"."""
+
+    values: Mapping[str, Any]
+    origin: Mapping[str, str]
+
+    def given(self) -> dict[str, Any]:
+        """The options that somebody decided."""
+        return {k: v for k, v in self.values.items() if self.origin[k] != "built in"}
+
+
+def load(environ: Mapping[str, str] = os.environ) -> Site:
+    """The site's and the user's files, where there are any; raises UsageError for a file that is not understood."""
+    named = environ.get("KUULO_SITE")
+    site_file = Path(named) if named else SITE_FILE
+    user_file = user_config_folder() / "config.toml"
+    site = _read(site_file, {"stores", "defaults", "forced"}, required=bool(named))
+    user = _read(user_file, {"defaults"}, required=False)
+    return Site(
+        site_file=site_file if site is not None else None,
+        user_file=user_file if user is not None else None,
+        stores=tuple(Path(s) for s in (site or {}).get("stores", ())),
+        defaults=_values((site or {}).get("defaults", {}), site_file),
+        forced=_values((site or {}).get("forced", {}), site_file),
+        user=_values((user or {}).get("defaults", {}), user_file),
+    )
+
+
+def settle(site: Site, flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Settings:
+    """Every option's value from all layers. `flags` has those that were typed. Raises UsageError for a value that
+    cannot be, and for one that is not the site's when the site forces it."""
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    layers = (
+        ("site", site.defaults),
+        ("user", site.user),
+        ("environment", from_environment(environ)),
+        ("flag", flags),
+    )
+    for option in options.OPTIONS:
+        values[option.name], origin[option.name] = options.parse(option, option.default), "built in"
+        for layer, given in layers:
+            if option.name in given:
+                values[option.name] = options.parse(option, given[option.name])
+                origin[option.name] = layer
+        if option.name in site.forced:
+            forced = site.forced[option.name]
+            if origin[option.name] in ("environment", "flag") and values[option.name] != forced:
+                raise UsageError(
+                    f"{option.flags[0].split('/')[0]} is set by this site to {forced!r} and cannot be "
+                    f"{values[option.name]!r}",
+                    looked_at=str(site.site_file),
+                )
+            values[option.name], origin[option.name] = forced, "forced"
+    return Settings(values, origin)
+
+
+def from_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The options that KUULO_* variables set. An empty variable sets nothing."""
+    return {o.name: environ[o.variable] for o in options.OPTIONS if environ.get(o.variable)}
+
+
+def user_config_folder() -> Path:
+    """Where the user's settings are."""
+    import platformdirs
+
+    return platformdirs.user_config_path("kuulo")
+
+
+def user_data_folder() -> Path:
+    """Where the user's models are, in its folder `models`."""
+    import platformdirs
+
+    return platformdirs.user_data_path("kuulo")
+
+
+def _read(path: Path, known: set[str], *, required: bool) -> dict[str, Any] | None:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        if not required:
+            return None
+        raise UsageError(
+            "the site file is not there", looked_at=f"$KUULO_SITE: {path}", do="correct or unset KUULO_SITE"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"a settings file cannot be read: {error}", looked_at=str(path)) from error
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"a settings file is not TOML: {error}", looked_at=str(path)) from error
+    unknown = set(data) - known
+    if unknown:
+        raise UsageError(
+            f"a settings file has an unknown key: {sorted(unknown)[0]}",
+            looked_at=str(path),
+            do=f"known: {', '.join(sorted(known))}",
+        )
+    return data
+
+
+def _values(table: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(table, dict):
+        raise UsageError("a settings file's defaults are not a table", looked_at=str(path))
+    values = {}
+    for name, value in table.items():
+        name = name.replace("-", "_")
+        if name not in options.BY_NAME:
+            raise UsageError(
+                f"a settings file has an unknown option: {name}",
+                looked_at=str(path),
+                do="known options: " + ", ".join(sorted(options.BY_NAME)),
+            )
+        values[name] = options.parse(options.BY_NAME[name], value)
+    return values

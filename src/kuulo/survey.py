@@ -1,0 +1,47 @@
+"""What `plan.resolve` needs to know, looked up: this machine, the installed engines, the models in the stores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kuulo import engines, machine
+from kuulo.plan import Facts, Model
+from kuulo.site import Site
+
+
+def facts(site: Site) -> Facts:
+    """The Facts of this machine under these settings."""
+    stores = site.model_stores()
+    return Facts(
+        machine=machine.this(),
+        installed={s.name: engines.installed(s) for s in _all_specs()},
+        models=[model(ref) for ref in stores.list()],
+        find_model=lambda name, formats: model(stores.resolve(name, formats)),
+        stores=str(stores),
+    )
+
+
+def _all_specs() -> list[Any]:
+    return [engines.spec(name) for name in engines.MODULES]
+
+
+def model(ref: Any) -> Model:
+    """A store's ModelRef as a plan needs it, with what its files say about it."""
+    from kuulo.models import check
+
+    path = Path(ref.path)
+    known = check.describe(ref.format, path)
+    return Model(
+        name=ref.name,
+        format=ref.format,
+        path=path,
+        digest=ref.digest,
+        bytes=known.size_bytes,
+        origin=str(ref.source or "path"),
+        revision=ref.revision or None,
+        multilingual=known.multilingual,
+        translates=known.translates,
+        rank=ref.rank,
+    )
+

@@ -1,0 +1,100 @@
+"""One recording on its way through a run, and what a worker is given."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path, PurePath
+
+from kuulo import wire
+from kuulo.journal import Heard, Journal
+from kuulo.report import Outcome
+from kuulo.transcript import Segment
+
+
+@dataclasses.dataclass
+class Work:
+    """One recording on its way. Times of `segments` are from the start of the decoded range, which begins `offset_ms`
+    into the recording and is `length_ms` long."""
+
+    id: str
+    path: Path
+    stem: PurePath
+    outcome: Outcome
+    length_ms: int = 0
+    done_ms: int = 0
+    offset_ms: int = 0
+    pcm: Path | None = None
+    samples: int = 0
+    sha256: str = ""
+    bytes: int = 0
+    modified_ns: int = 0
+    key: str = ""
+    tries: int = 0
+    began: float = 0.0
+    language: str | None = None
+    confidence: float | None = None
+    segments: list[Segment] = dataclasses.field(default_factory=list)
+    journal: Journal | None = None
+    heard: Heard = dataclasses.field(default_factory=Heard)
+
+    def resume(self) -> None:
+        """Take up what the journal has of an earlier try, and go on writing it. Raises OSError."""
+        assert self.journal is not None
+        self.segments = list(self.heard.segments)
+        self.language, self.confidence = self.heard.language, self.heard.confidence
+        self.done_ms = self.heard.at_ms
+        if self.heard.state is not None and self.heard.at_ms:
+            self.outcome.resumed_at_ms = self.heard.at_ms + self.offset_ms
+        self.journal.start(self.heard)
+
+    def take(self, kind: str, event: dict[str, object]) -> None:
+        """A worker's word about this recording: into memory and into the journal."""
+        assert self.journal is not None
+        if kind == "language":
+            if self.language is not None:
+                return
+            self.language = str(event["language"])
+            confidence = event.get("confidence")
+            self.confidence = float(confidence) if isinstance(confidence, (int, float)) else None
+        elif kind == "segment":
+            said = event["segment"]
+            assert isinstance(said, dict)
+            segment = Segment.from_json(said)
+            self.segments.append(segment)
+            self.done_ms = max(self.done_ms, segment.end_ms)
+        else:
+            at = event["done_ms" if kind == "progress" else "at_ms"]
+            assert isinstance(at, int)
+            self.done_ms = max(self.done_ms, at)
+        if kind != "progress":
+            self.journal.write({k: v for k, v in event.items() if k != "id"})
+
+
+@dataclasses.dataclass
+class Given:
+    """What a worker is given: one recording, or several packed into one clip."""
+
+    clip: wire.Clip
+    works: list[Work]
+
+
+def alone(work: Work) -> Given:
+    """The clip of one recording, from its last checkpoint on."""
+    state = dict(work.heard.state) if work.heard.state is not None else None
+    return Given(wire.Clip(work.id, str(work.pcm), work.samples, state=state), [work])
+
+
+def packed(name: str, works: list[Work], scratch: Path, gap_ms: int, sample_rate: int) -> Given:
+    """One clip of several recordings, with `gap_ms` of silence after each. Raises OSError."""
+    path = scratch / f"{name}.f32"
+    parts, at = [], 0
+    gap = gap_ms * sample_rate // 1000
+    with path.open("wb") as out:
+        for work in works:
+            assert work.pcm is not None
+            out.write(work.pcm.read_bytes())
+            out.write(bytes(4 * gap))
+            end = at + work.samples
+            parts.append((work.id, at * 1000 // sample_rate, end * 1000 // sample_rate))
+            at = end + gap
+    return Given(wire.Clip(name, str(path), at, parts=tuple(parts)), works)

@@ -1,0 +1,119 @@
+"""A worker process: what it has been given and what it says."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from kuulo import wire
+from kuulo.runtimes import here
+from kuulo.work import Given, Work
+
+STOP_SECONDS = 1.0
+"""How long workers may take to end when they were told to, before they are killed."""
+
+
+class Loop(Protocol):
+    """What a worker needs of the run that has it. `post` may be called from any thread."""
+
+    scratch: Path
+    log: IO[bytes]
+
+    def post(self, what: Callable[..., None], *arguments: Any) -> None: ...
+    def heard_from(self, worker: Worker, event: Mapping[str, Any]) -> None: ...
+    def gone(self, worker: Worker) -> None: ...
+
+
+class Worker:
+    """A worker process. `room` is how many clips it may have at a time, and `limit` the most of that."""
+
+    def __init__(self, run: Loop, task: wire.Task, threads: int, limit: int | None = None) -> None:
+        self.task = task
+        self.clips: dict[str, Given] = {}
+        self.ready = False
+        self.finished = False
+        self.ending = False
+        self.room = 0
+        self.limit = limit
+        self.hello: dict[str, Any] = {}
+        self._run = run
+        self.process = here.start(run.scratch, threads, run.log)
+        self.say(wire.encode_task(task))
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def is_ready(self, parallel: int) -> None:
+        """It takes clips from now on: `parallel` in work, and a few that wait, so that it is never idle."""
+        self.ready = True
+        self.room = self.limit or parallel + max(1, parallel // 4)
+
+    def give(self, given: Given) -> None:
+        self.clips[given.clip.id] = given
+        self.say(wire.encode_clip(given.clip))
+
+    def find(self, id_: str) -> tuple[Given | None, Work | None]:
+        """What an event's id speaks of: a clip that this worker has, and the recording if it is one's."""
+        for given in self.clips.values():
+            for work in given.works:
+                if work.id == id_:
+                    return given, work
+        return self.clips.get(id_), None
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        if not self.ending:
+            self.ending = True
+            self.say(wire.encode("end", {}))
+
+    def say(self, line: bytes) -> None:
+        """Send a line. A worker that is gone is noticed where its answers are read."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(line)
+            self.process.stdin.flush()
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._run.post(self._run.heard_from, self, wire.decode(line))
+        self.process.stdout.close()
+        self.process.wait()
+        self._run.post(self._run.gone, self)
+
+    def signal(self, how: signal.Signals) -> None:
+        """To the whole group: an engine may have started programs of its own."""
+        if self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, how)
+
+    def death(self) -> str:
+        """How it died, for a sentence: "was killed (SIGKILL, ...)"."""
+        code = self.process.returncode
+        if code is None or code >= 0:
+            return f"stopped (exit code {code})"
+        name = signal.Signals(-code).name
+        return f"was killed ({name}, mostly for lack of memory)" if name == "SIGKILL" else f"was killed ({name})"
+
+
+def stop(workers: Iterable[Worker]) -> None:
+    """End all: those that were told that nothing more comes get a moment, the others none."""
+    several = list(workers)
+    deadline = time.monotonic() + STOP_SECONDS
+    for worker in several:
+        if not worker.ending:
+            worker.signal(signal.SIGTERM)
+    for worker in several:
+        try:
+            worker.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            worker.signal(signal.SIGKILL)
+            worker.process.wait()
+        assert worker.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            worker.process.stdin.close()
