@@ -233,7 +233,8 @@ class _Reading:
         """numpy float32 arrays (n,), n >= 1."""
         from av.audio.resampler import AudioResampler
 
-        resampler = AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+        # 16 bits and then float, as Whisper was trained and as its implementations do: equal samples, equal words.
+        resampler = AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
         for frame in self._frames():
             frame.pts = None
             for made in resampler.resample(frame):
@@ -242,7 +243,7 @@ class _Reading:
             yield from self._block(made)
 
     def _block(self, frame: Any) -> Iterator[Any]:
-        block = frame.to_ndarray().reshape(-1).astype("<f4", copy=False)
+        block = frame.to_ndarray().reshape(-1).astype("<f4") / 32768.0
         if len(block):
             self._ms += len(block) * 1000 // SAMPLE_RATE
             yield block

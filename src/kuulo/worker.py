@@ -28,6 +28,9 @@ PROMPT_CHARACTERS = 1000
 LOOK_BACK_MS = 60_000
 """A long recording's sections end at the quietest place in this much audio before their longest end."""
 
+SLACK_MS = 300
+"""A segment's times may be off by this much: what it shares of a neighbouring clip is no speech of that clip."""
+
 Send = Callable[..., None]
 
 
@@ -262,13 +265,21 @@ def _on_clock(segment: Segment, clock: Callable[[int, bool], int]) -> Segment:
 def hand_out(segment: Segment, parts: Tuple[Tuple[str, int, int], ...]) -> List[Tuple[str, Segment]]:
     """The pieces of a packed clip's segment, each with the id of the part it belongs to and on its clock.
 
-    A word belongs to the part that its middle is in or nearest to, and never to an earlier part than the word
-    before it. A segment without words belongs, whole, to the part that its middle is in or nearest to."""
+    A segment that reaches into one part alone belongs to it, whole: the times of segments are surer than those of
+    words. Of one that reaches into several, each word belongs to the part that its middle is in or nearest to, and
+    never to an earlier part than the word before it."""
     import dataclasses
 
-    if not segment.words:
-        part = min(parts, key=lambda p: _distance((segment.start_ms + segment.end_ms) / 2, p))
+    reached = [p for p in parts if _overlap(segment, p) > SLACK_MS]
+    if len(reached) < 2 or not segment.words:
+        middle = (segment.start_ms + segment.end_ms) / 2
+        part = (
+            max(reached, key=lambda p: _overlap(segment, p))
+            if reached
+            else min(parts, key=lambda p: _distance(middle, p))
+        )
         return [(part[0], _in_part(segment, part))]
+    parts = tuple(reached)
     pieces: List[Tuple[Tuple[str, int, int], List[Word]]] = []
     first = 0
     for word in segment.words:
@@ -293,6 +304,11 @@ def hand_out(segment: Segment, parts: Tuple[Tuple[str, int, int], ...]) -> List[
         )
         handed.append((part[0], _in_part(piece, part)))
     return handed
+
+
+def _overlap(segment: Segment, part: Tuple[str, int, int]) -> int:
+    _, start, end = part
+    return min(segment.end_ms, end) - max(segment.start_ms, start)
 
 
 def _distance(ms: float, part: Tuple[str, int, int]) -> float:
