@@ -85,7 +85,7 @@ def export(sources: tuple[Path, ...], output: Path | None, overwrite: bool, to_s
                     if to_stdout:
                         _print(content, name)
                     else:
-                        _put(master.target(formats.spec(name).extension, output), content, overwrite)
+                        _put(master, master.target(formats.spec(name).extension, output), content, overwrite)
                     batch.done += 1
     return batch.exit_code()
 
@@ -150,7 +150,12 @@ def _found(sources: Sequence[Path], batch: _Batch) -> Iterator[_Master]:
     named is taken as it is."""
     seen: set[Path] = set()
     for source in sources:
-        inside = sorted(_json_below(source)) if source.is_dir() else [source]
+        try:
+            inside = sorted(_json_below(source)) if source.is_dir() else [source]
+        except OSError as error:
+            what = f"a folder cannot be read: {error.strerror or error}"
+            batch.failures.append(UsageError(what, looked_at=naming.shown(error.filename or source)))
+            continue
         masters = [p for p in inside if p == source or _is_master(p)]
         if not masters:
             batch.failures.append(
@@ -215,13 +220,13 @@ def _check_targets(found: Sequence[_Master], names: Sequence[str], output: Path 
                 )
 
 
-def _put(target: Path, content: bytes, overwrite: bool) -> None:
+def _put(master: _Master, target: Path, content: bytes, overwrite: bool) -> None:
     """Write a result and say so on standard error. Raises UsageError when something else is there, and KuuloError
-    when it cannot be written."""
+    when it cannot be written. A master copy is never written over itself: it may hold keys of a newer version."""
     from kuulo import atomic
 
     try:
-        if target.is_file() and target.read_bytes() == content:
+        if target.resolve() == master.path.resolve() or (target.is_file() and target.read_bytes() == content):
             click.echo(f"unchanged {naming.shown(target)}", err=True)
             return
         if target.exists() and not overwrite:

@@ -1,0 +1,31 @@
+"""Lyrics: `[mm:ss.xx]text`, xx being hundredths of a second. Minutes may pass 99; there are no hours.
+
+A segment without text has no line, since players would show an empty one. Line breaks become spaces: a line without
+a time belongs to nothing.
+"""
+
+from __future__ import annotations
+
+from kuulo.formats import Layout
+from kuulo.formats.labels import one_line
+from kuulo.transcript import Transcript
+
+
+def render(transcript: Transcript, layout: Layout) -> str:
+    """The file's text: title, length, then the lines."""
+    minutes, seconds = divmod(round(transcript.audio.duration_ms / 1000), 60)
+    # A bracket would end the tag.
+    title = one_line(transcript.audio.name).replace("[", "(").replace("]", ")")
+    head = f"[ti:{title}]\n[length:{minutes:02d}:{seconds:02d}]\n"
+    lines = ((s.start_ms, one_line(s.text)) for s in transcript.segments)
+    return head + "".join(f"[{_time(ms)}]{_text(text)}\n" for ms, text in lines if text)
+
+
+def _time(ms: int) -> str:
+    minutes, hundredths = divmod((max(0, ms) + 5) // 10, 6000)
+    return f"{minutes:02d}:{hundredths // 100:02d}.{hundredths % 100:02d}"
+
+
+def _text(text: str) -> str:
+    """A space keeps "[Music]" apart from the time, so that no player takes it for a second tag."""
+    return " " + text if text.startswith("[") else text
