@@ -312,6 +312,8 @@ def _model_class() -> Any:
             return np.pad(piece, (max(0, -start), max(0, end - total)), mode="reflect")
 
     class Model(WhisperModel):  # type: ignore[misc]
+        model: Any
+
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self.feature_extractor = Features(**self.feat_kwargs)

@@ -1,13 +1,13 @@
 """pocketsphinx: the engine that needs no model to be fetched, since its wheel carries one for English.
 
-Speech is cut at pauses by pocketsphinx's own endpointer; each stretch becomes a segment. Its text is lower case
-and without punctuation. Parses on Python 3.9; imports pocketsphinx inside functions.
+Speech is cut at pauses by pocketsphinx's own endpointer, and its words at pauses into segments. Their text is lower
+case and without punctuation. Parses on Python 3.9; imports pocketsphinx inside functions.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, Iterator, List, Mapping, Optional
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from kuulo.engines.base import SAMPLE_RATE, EngineSpec, Language, Native, Progress, Said, Session, Unusable
 from kuulo.engines.whisper_text import check_raw
@@ -37,6 +37,9 @@ SPEC = EngineSpec(
 
 LONGEST_S = 30.0
 """Speech without a pause is cut here, so that words come out while a long recording is heard."""
+
+PAUSE_MS = 500
+"""Silence between words that ends a segment."""
 
 NOT_WORDS = re.compile(r"^(<.*>|\[.*\]|\+\+.*\+\+)$")
 VARIANT = re.compile(r"\(\d+\)$")
@@ -98,17 +101,17 @@ class Heard(Session):
         self._decoder.set_cmn(self._means)
         length_ms = len(samples) * 1000 // SAMPLE_RATE
         for start_s, end_s, pcm in utterances(samples):
-            segment = self._utterance(round(start_s * 1000), min(round(end_s * 1000), length_ms), pcm)
-            if segment is not None:
-                yield segment
+            words = self._words(round(start_s * 1000), min(round(end_s * 1000), length_ms), pcm)
+            for phrase in phrases(words):
+                yield _segment(phrase, self._word_times)
             yield Progress(min(round(end_s * 1000), length_ms))
 
-    def _utterance(self, start_ms: int, end_ms: int, pcm: bytes) -> Optional[Segment]:
-        """The words in one stretch of speech, None when there are none."""
+    def _words(self, start_ms: int, end_ms: int, pcm: bytes) -> List[Word]:
+        """The words in one stretch of speech."""
         self._decoder.start_utt()
         self._decoder.process_raw(pcm, full_utt=True)
         self._decoder.end_utt()
-        words: List[Word] = []
+        words = []
         for part in self._decoder.seg() or ():
             if NOT_WORDS.match(part.word):
                 continue
@@ -116,15 +119,27 @@ class Heard(Session):
             end = min(start_ms + (part.end_frame + 1) * 10, end_ms)
             probability = round(max(0.0, min(1.0, float(part.prob))), 4)
             words.append(Word(" " + VARIANT.sub("", part.word), begin, end, probability))
-        if not words:
-            return None
-        mean = sum(word.confidence or 0.0 for word in words) / len(words)
-        text = "".join(word.text for word in words)
-        shown = tuple(words) if self._word_times else ()
-        return Segment(words[0].start_ms, words[-1].end_ms, text, shown, confidence=round(mean, 4))
+        return words
 
 
-def utterances(samples: Any) -> Iterator[Any]:
+def phrases(words: List[Word]) -> List[List[Word]]:
+    """The words, parted where nothing is said for PAUSE_MS."""
+    parted: List[List[Word]] = []
+    for word in words:
+        if not parted or word.start_ms - parted[-1][-1].end_ms >= PAUSE_MS:
+            parted.append([])
+        parted[-1].append(word)
+    return parted
+
+
+def _segment(words: List[Word], with_words: bool) -> Segment:
+    mean = sum(word.confidence or 0.0 for word in words) / len(words)
+    text = "".join(word.text for word in words)
+    shown = tuple(words) if with_words else ()
+    return Segment(words[0].start_ms, words[-1].end_ms, text, shown, confidence=round(mean, 4))
+
+
+def utterances(samples: Any) -> Iterator[Tuple[float, float, bytes]]:
     """(start s, end s, 16-bit samples as bytes) of each stretch of speech between pauses."""
     import numpy as np
     from pocketsphinx import Endpointer
