@@ -19,10 +19,70 @@ from typing import Any
 from kuulo.engines.base import SAMPLE_RATE
 from kuulo.errors import InputFailed
 
+MISSING_MS = 500
+"""A recording that is shorter than its header says by more than this, and by more than 2 %, was cut short. (Encoders
+add or leave out some tens of ms.)"""
+
 SUFFIXES = frozenset(
-    """.3g2 .3gp .aac .ac3 .adts .aif .aifc .aiff .amr .ape .asf .au .avi .caf .dss .dv .eac3 .f4v .flac .flv .gsm .m2ts
-    .m4a .m4b .m4v .mka .mkv .mov .mp2 .mp3 .mp4 .mpc .mpeg .mpg .mts .mxf .oga .ogg .ogv .opus .ra .rm .sph .spx .tak
-    .ts .tta .voc .vob .w64 .wav .wave .weba .webm .wma .wmv .wv""".split()
+    {
+        ".3g2",
+        ".3gp",
+        ".aac",
+        ".ac3",
+        ".adts",
+        ".aif",
+        ".aifc",
+        ".aiff",
+        ".amr",
+        ".ape",
+        ".asf",
+        ".au",
+        ".avi",
+        ".caf",
+        ".dss",
+        ".dv",
+        ".eac3",
+        ".f4v",
+        ".flac",
+        ".flv",
+        ".gsm",
+        ".m2ts",
+        ".m4a",
+        ".m4b",
+        ".m4v",
+        ".mka",
+        ".mkv",
+        ".mov",
+        ".mp2",
+        ".mp3",
+        ".mp4",
+        ".mpc",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".mxf",
+        ".oga",
+        ".ogg",
+        ".ogv",
+        ".opus",
+        ".ra",
+        ".rm",
+        ".sph",
+        ".spx",
+        ".tak",
+        ".ts",
+        ".tta",
+        ".voc",
+        ".vob",
+        ".w64",
+        ".wav",
+        ".wave",
+        ".weba",
+        ".webm",
+        ".wma",
+        ".wmv",
+        ".wv",
+    }
 )
 """What counts as a recording in a folder. A file that is named is always tried."""
 
@@ -190,7 +250,7 @@ def decode(
     with _opened(path) as (container, stream), pcm.open("wb", buffering=1 << 20) as out:
         if not stream.sample_rate or not stream.codec_context.channels:
             raise InputFailed("its header names no sample rate or no channels", do="repair or convert the file")
-        reading = _Reading(container, stream)
+        reading = _Reading(path, container, stream)
         first = (from_ms or 0) * SAMPLE_RATE // 1000
         last = to_ms * SAMPLE_RATE // 1000 if to_ms is not None else None
         at = written = 0
@@ -217,17 +277,14 @@ def decode(
 class _Reading:
     """The samples of a stream, and what went wrong on the way."""
 
-    def __init__(self, container: Any, stream: Any) -> None:
+    def __init__(self, path: Path, container: Any, stream: Any) -> None:
         self._container = container
         self._stream = stream
         self._ms = 0
         self._broken_at: int | None = None
         self._bad_packets = 0
         self.whole = False
-        promised = None
-        if stream.duration is not None and stream.time_base is not None:
-            promised = round(stream.duration * stream.time_base * 1000)
-        self._promised_ms = promised
+        self._promised_ms = _promised_ms(path, container, stream)
 
     def blocks(self) -> Iterator[Any]:
         """numpy float32 arrays (n,), n >= 1."""
@@ -274,15 +331,38 @@ class _Reading:
 
     def warning(self, read_ms: int) -> str | None:
         """What a person should know of a recording that was not whole."""
-        if self._promised_ms is not None and self.whole:
-            missing = self._promised_ms - read_ms
-            if missing > max(1000, self._promised_ms // 50):
-                return f"it ends at {_clock(read_ms)}, though its header promises {_clock(self._promised_ms)}"
+        promised = self._promised_ms if self.whole else None
+        if promised is not None and promised - read_ms > max(MISSING_MS, promised // 50):
+            return f"it ends at {_clock(read_ms)}, though its header promises {_clock(promised)}"
         if self._bad_packets > 0 and self._broken_at is not None and self._broken_at < read_ms - 200:
             return f"it is damaged from {_clock(self._broken_at)} on: {self._bad_packets} parts could not be read"
         if self._broken_at is not None:
             return f"it is broken off at {_clock(self._broken_at)}"
         return None
+
+
+def _promised_ms(path: Path, container: Any, stream: Any) -> int | None:
+    """How long the header says that the recording is; None where it does not say."""
+    if "wav" in container.format.name:
+        # FFmpeg believes the file's size instead, and so takes a file that was cut short for whole.
+        promised = _wav_promise(path)
+        if promised is not None:
+            return promised
+    if stream.duration is None or stream.time_base is None:
+        return None
+    return int(stream.duration * stream.time_base * 1000)
+
+
+def _wav_promise(path: Path) -> int | None:
+    """The length in a RIFF file's `data` chunk, in ms; None when it says nothing, as streams' headers do."""
+    with path.open("rb") as file:
+        head = file.read(1 << 16)
+    at = head.find(b"data", 12)
+    bytes_per_second = int.from_bytes(head[28:32], "little")
+    if head[:4] != b"RIFF" or at < 0 or len(head) < at + 8 or not bytes_per_second:
+        return None
+    size = int.from_bytes(head[at + 4 : at + 8], "little")
+    return None if size in (0, 0x7FFFFFFF, 0xFFFFFFFF) else size * 1000 // bytes_per_second
 
 
 def _clock(ms: int) -> str:

@@ -1,0 +1,93 @@
+"""Recordings of every kind, good and bad, made with PyAV for tests."""
+
+from __future__ import annotations
+
+import struct
+import wave
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+KINDS: dict[str, tuple[str, str, int, str]] = {
+    # suffix: (codec, sample format, rate, layout)
+    ".wav": ("pcm_s16le", "s16", 44_100, "stereo"),
+    ".8k.wav": ("pcm_u8", "u8", 8_000, "mono"),
+    ".96k.wav": ("pcm_s32le", "s32", 96_000, "5.1"),
+    ".aiff": ("pcm_s16be", "s16", 48_000, "mono"),
+    ".flac": ("flac", "s16", 22_050, "mono"),
+    ".m4a": ("aac", "fltp", 44_100, "stereo"),
+    ".mka": ("ac3", "fltp", 48_000, "stereo"),
+    ".mp3": ("libmp3lame", "fltp", 44_100, "stereo"),
+    ".mp4": ("aac", "fltp", 48_000, "stereo"),
+    ".ogg": ("flac", "s16", 44_100, "stereo"),
+    ".opus": ("libopus", "flt", 48_000, "mono"),
+    ".webm": ("libopus", "flt", 48_000, "stereo"),
+}
+
+
+def tone(seconds: float, rate: int = 16_000, hertz: float = 440.0) -> np.ndarray:
+    """float32 (n,) from -0.5 to 0.5, louder and softer twice a second so that a shift in time would show."""
+    t = np.arange(round(seconds * rate)) / rate
+    return (0.5 * np.sin(2 * np.pi * hertz * t) * (0.6 + 0.4 * np.sin(2 * np.pi * 2 * t))).astype(np.float32)
+
+
+def write(path: Path, kind: str, seconds: float = 3.0) -> Path:
+    """A tone as a file of this kind; .mp4 has a picture too."""
+    codec, sample_format, rate, layout = KINDS[kind]
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream(codec, rate=rate, layout=layout)
+        stream.codec_context.format = sample_format
+        if kind == ".mp4":
+            _picture(out)  # after the sound's stream: a file's streams are fixed when the first packet is written
+        resampler = av.AudioResampler(sample_format, layout, rate)
+        frame = av.AudioFrame.from_ndarray(tone(seconds, rate)[None], "flt", "mono")
+        frame.rate = rate
+        fifo = av.AudioFifo()
+        for made in resampler.resample(frame):
+            made.pts = None
+            fifo.write(made)
+        size = stream.codec_context.frame_size or 1024
+        while (piece := fifo.read(size, partial=True)) is not None:
+            out.mux(stream.encode(piece))
+        out.mux(stream.encode(None))
+    return path
+
+
+def _picture(out: av.container.OutputContainer) -> None:
+    video = out.add_stream("mpeg4", rate=5)
+    video.width = video.height = 64
+    video.pix_fmt = "yuv420p"
+    video.time_base = video.codec_context.time_base = Fraction(1, 5)
+    for number in range(5):
+        picture = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), "rgb24")
+        picture.pts, picture.time_base = number, Fraction(1, 5)
+        out.mux(video.encode(picture))
+    out.mux(video.encode(None))
+
+
+def silent_film(path: Path) -> Path:
+    """Video without sound."""
+    with av.open(str(path), "w") as out:
+        _picture(out)
+    return path
+
+
+def wav(path: Path, samples: np.ndarray, rate: int = 16_000) -> Path:
+    """16-bit mono."""
+    with wave.open(str(path), "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(rate)
+        out.writeframes((samples * 32767).astype("<i2").tobytes())
+    return path
+
+
+def wav_with_rate_zero(path: Path) -> Path:
+    """A header that says 0 Hz."""
+    data = np.zeros(1000, "<i2").tobytes()
+    header = b"RIFF" + struct.pack("<I", 36 + len(data)) + b"WAVEfmt "
+    header += struct.pack("<IHHIIHH", 16, 1, 1, 0, 0, 2, 16) + b"data" + struct.pack("<I", len(data))
+    path.write_bytes(header + data)
+    return path

@@ -1,0 +1,212 @@
+"""Finding, probing and decoding recordings, good and bad."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import faster_whisper
+import numpy as np
+import pytest
+
+import recordings
+from kuulo import audio
+from kuulo.errors import InputFailed
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "jfk.flac"
+
+
+def decoded(path: Path, tmp_path: Path, **range_ms: int) -> tuple[np.ndarray, audio.Decoded]:
+    pcm = tmp_path / "out.f32"
+    answer = audio.decode(path, pcm, **range_ms)
+    return np.fromfile(pcm, "<f4"), answer
+
+
+# ---------------------------------------------------------------------- what is good
+
+
+@pytest.mark.parametrize("kind", recordings.KINDS)
+def test_every_kind_gives_the_samples_that_faster_whisper_hears(kind: str, tmp_path: Path) -> None:
+    path = recordings.write(tmp_path / f"a{kind}", kind)
+    samples, answer = decoded(path, tmp_path)
+    reference = faster_whisper.decode_audio(str(path))
+    assert answer.samples == len(samples) and answer.complete and answer.warning is None
+    assert len(samples) == len(reference)
+    assert np.abs(samples - reference).max() < 1e-4
+    assert abs(answer.duration_ms - 3000) < 120
+    probe = audio.probe(path)
+    assert probe.duration_ms is not None and abs(probe.duration_ms - 3000) < 150
+    assert probe.sample_rate == recordings.KINDS[kind][2] or kind in (".opus", ".webm")
+
+
+def test_the_example_is_read_whole(tmp_path: Path) -> None:
+    samples, answer = decoded(EXAMPLE, tmp_path)
+    assert answer.duration_ms == 11_000
+    assert np.array_equal(samples, faster_whisper.decode_audio(str(EXAMPLE)))
+
+
+@pytest.mark.parametrize("kind", [".wav", ".mp3", ".m4a", ".opus"])
+@pytest.mark.parametrize(("from_ms", "to_ms"), [(500, None), (None, 1200), (700, 1900), (2990, 60_000)])
+def test_a_range_is_cut_to_the_sample(kind: str, from_ms: int | None, to_ms: int | None, tmp_path: Path) -> None:
+    path = recordings.write(tmp_path / f"a{kind}", kind)
+    whole, _ = decoded(path, tmp_path)
+    part, answer = decoded(path, tmp_path, from_ms=from_ms, to_ms=to_ms)
+    expected = whole[(from_ms or 0) * 16 : None if to_ms is None else to_ms * 16]
+    assert np.array_equal(part, expected)
+    assert answer.offset_ms == (from_ms or 0) and answer.warning is None
+
+
+def test_a_hundredth_of_a_second_is_a_recording(tmp_path: Path) -> None:
+    path = recordings.wav(tmp_path / "a.wav", recordings.tone(0.01))
+    assert decoded(path, tmp_path)[1].samples == 160
+
+
+def test_any_name(weird_tmp_path: Path, weird_name: str, tmp_path: Path) -> None:
+    path = recordings.wav(weird_tmp_path / f"{weird_name}.wav", recordings.tone(0.1))
+    assert decoded(path, tmp_path)[1].samples == 1600
+    found = audio.find([str(weird_tmp_path)])
+    assert [r.path for r in found.recordings] == [path]
+
+
+def test_decoding_stops_when_it_is_told_to(tmp_path: Path) -> None:
+    path = recordings.wav(tmp_path / "a.wav", recordings.tone(60))
+    stop = threading.Event()
+    stop.set()
+    assert audio.decode(path, tmp_path / "out.f32", stop=stop).samples < 60 * 16_000
+
+
+def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
+    """Peak memory of decoding an hour is that of a minute, but for a few MB."""
+    peaks = []
+    for minutes in (1, 60):
+        path = tmp_path / f"{minutes}.wav"
+        recordings.wav(path, np.tile(recordings.tone(6), minutes * 10))
+        code = (
+            "import sys; from pathlib import Path; from kuulo import audio\n"
+            "audio.decode(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+            "print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
+        )
+        command = [sys.executable, "-c", code, str(path), str(tmp_path / "out.f32")]
+        peaks.append(int(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+    assert peaks[1] < peaks[0] + 20_000  # kB; an hour of samples would be 230,000
+
+
+# ---------------------------------------------------------------------- what is not
+
+
+def test_what_is_no_recording_is_refused_with_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "text.wav").write_text("Interviewer: hello\n" * 100)
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    bad = {
+        "none.wav": "no such file",
+        "empty.wav": "empty",
+        "text.wav": "not audio or video",
+        "folder": "a folder",
+        "fifo": "no ordinary file",
+        "film.mp4": "no sound",
+        "zero.wav": "sample rate|not audio",
+        "header.wav": "no sound",
+    }
+    recordings.silent_film(tmp_path / "film.mp4")
+    recordings.wav_with_rate_zero(tmp_path / "zero.wav")
+    recordings.wav(tmp_path / "header.wav", np.zeros(0, np.float32))
+    began = time.monotonic()
+    for name, reason in bad.items():
+        with pytest.raises(InputFailed, match=reason):
+            audio.decode(tmp_path / name, tmp_path / "out.f32")
+    assert time.monotonic() - began < 10
+
+
+def test_a_socket_is_no_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("sock")
+        with pytest.raises(InputFailed, match="no ordinary file"):
+            audio.check_file(Path("sock"))
+
+
+def test_what_may_not_be_read_is_refused(tmp_path: Path) -> None:
+    path = recordings.wav(tmp_path / "a.wav", recordings.tone(0.1))
+    path.chmod(0)
+    code = (
+        "import os, sys; from pathlib import Path; from kuulo import audio\n"
+        "from kuulo.errors import InputFailed\n"
+        "os.getuid() == 0 and os.setuid(65534)\n"
+        "try: audio.check_file(Path('a.wav'))\n"
+        "except InputFailed as error: print(error)"
+    )
+    tmp_path.chmod(0o755)
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "may not read" in ran.stdout
+
+
+def test_a_truncated_recording_gives_what_is_there_and_a_warning(tmp_path: Path) -> None:
+    whole = recordings.wav(tmp_path / "a.wav", recordings.tone(20))
+    whole.write_bytes(whole.read_bytes()[: 44 + 16_000 * 2 * 7])
+    samples, answer = decoded(whole, tmp_path)
+    assert len(samples) == 7 * 16_000
+    assert not answer.complete and answer.warning is not None and "0:00:07.0" in answer.warning
+
+    mp3 = recordings.write(tmp_path / "b.mp3", ".mp3", seconds=20)
+    mp3.write_bytes(mp3.read_bytes()[: mp3.stat().st_size // 2])
+    samples, answer = decoded(mp3, tmp_path)
+    assert 9 < len(samples) / 16_000 < 11
+    assert answer.warning is not None
+
+
+def test_damage_in_the_middle_is_told(tmp_path: Path) -> None:
+    path = recordings.write(tmp_path / "a.flac", ".flac", seconds=20)
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 4000] = os.urandom(4000)
+    path.write_bytes(data)
+    samples, answer = decoded(path, tmp_path)
+    assert len(samples) > 15 * 16_000
+    assert answer.warning is not None
+
+
+def test_a_range_beyond_the_end_says_how_long_the_recording_is(tmp_path: Path) -> None:
+    path = recordings.wav(tmp_path / "a.wav", recordings.tone(2))
+    with pytest.raises(InputFailed, match=r"0:00:02\.0 long"):
+        decoded(path, tmp_path, from_ms=5000)
+
+
+def test_a_name_is_never_taken_for_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("http:x.wav", "concat:a|b.wav", "data:a.wav"):
+        recordings.wav(Path(name), recordings.tone(0.1))
+        assert decoded(Path(name), tmp_path)[1].samples == 1600
+
+
+# ---------------------------------------------------------------------- finding
+
+
+def test_a_folder_is_searched_and_what_gives_nothing_is_told(tmp_path: Path) -> None:
+    for name in ("b.WAV", "a.mp3", "sub/c.m4a", ".hidden.wav", ".git/d.wav", "notes.txt", "sub/e.mov"):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
+    (tmp_path / "nothing").mkdir()
+    found = audio.find([str(tmp_path / "in"), str(tmp_path / "nothing"), str(tmp_path / "none.wav"), "-"])
+    names = [str(r.path.relative_to(tmp_path / "in")) for r in found.recordings if r.base]
+    assert names == ["a.mp3", "b.WAV", "sub/c.m4a", "sub/e.mov"]
+    assert found.recordings[-1] == audio.Recording(Path("-"))
+    assert [(Path(p).name, "no recording" in e.what or "no such" in e.what) for p, e in found.failures] == [
+        ("nothing", True),
+        ("none.wav", True),
+    ]
+
+
+def test_nothing_is_done_twice(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    path.touch()
+    found = audio.find([str(path), str(tmp_path), str(path)])
+    assert [r.path for r in found.recordings] == [path]
