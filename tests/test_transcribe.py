@@ -79,9 +79,9 @@ def test_nothing_is_left_outside_the_output_folder(
     kuulo: Kuulo, tmp_path: Path, kuulo_environment: dict[str, str]
 ) -> None:
     recording = write_wav(tmp_path / "a.wav", 5)
-    before = {p for p in tmp_path.rglob("*")}
+    before = set(tmp_path.rglob("*"))
     assert kuulo("transcribe", recording, *null(), "-o", "out").returncode == 0
-    new = {p for p in tmp_path.rglob("*")} - before
+    new = set(tmp_path.rglob("*")) - before
     assert {p.relative_to(tmp_path).parts[0] for p in new} == {"out"}
     assert list(Path(kuulo_environment["TMPDIR"]).iterdir()) == []
     assert not list((tmp_path / "out" / ".kuulo").rglob("*.jsonl"))

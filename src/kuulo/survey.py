@@ -44,4 +44,3 @@ def model(ref: Any) -> Model:
         translates=known.translates,
         rank=ref.rank,
     )
-
