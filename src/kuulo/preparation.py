@@ -30,14 +30,22 @@ THREADS = 4
 
 
 class Preparation:
-    """Prepares recordings in threads. `answer(work, skipped, error)` is called from them for each."""
+    """Prepares recordings in threads. Called from them: `expected()` when a recording is not done already, and
+    `answer(work, skipped, error)` for each in the end."""
 
     def __init__(
-        self, plan: Plan, results: Results, scratch: Path, answer: Callable[[Work, bool, KuuloError | None], None]
+        self,
+        plan: Plan,
+        results: Results,
+        scratch: Path,
+        *,
+        expected: Callable[[], None],
+        answer: Callable[[Work, bool, KuuloError | None], None],
     ) -> None:
         self._plan = plan
         self._results = results
         self._scratch = scratch
+        self._expected = expected
         self._answer = answer
         self._stop = threading.Event()
         self._bytes = 0
@@ -97,6 +105,7 @@ class Preparation:
         work.bytes, work.modified_ns = facts.st_size, facts.st_mtime_ns
         if self._results.is_done(work):
             return True
+        self._expected()
         work.sha256 = work.sha256 or audio.sha256(work.path)
         work.key = self._plan.key_for(work.sha256)
         work.journal = Journal(self._results.folder, work.stem, work.key)

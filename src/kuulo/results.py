@@ -150,7 +150,7 @@ class Results:
             model_sha256=model.digest if model else None,
             device=device,
             compute_type=compute,
-            environment=f"here: Python {hello['python']}",
+            environment=f"here, Python {hello['python']}, sha256:{hello['environment']}",
             why=plan.why,
             options={**plan.engine_options(), **shaping},
             packages=hello["packages"],

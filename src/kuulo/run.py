@@ -104,12 +104,18 @@ class Run:
         began = time.monotonic()
         self.results.make_folder()
         try:
-            self.scratch = Path(tempfile.mkdtemp(prefix="kuulo-", dir=self.plan.options["scratch"]))
+            self.scratch = Path(tempfile.mkdtemp(prefix="kuulo-", dir=self.plan.options["scratch"])).absolute()
         except OSError as error:
             raise CannotRun(f"no scratch folder can be made: {error}", do="name another with --scratch") from error
         log_path = self.results.folder / ".kuulo" / "log.txt"
         self.report.log = naming.shown(log_path)
-        preparation = Preparation(self.plan, self.results, self.scratch, self._answer)
+        preparation = Preparation(
+            self.plan,
+            self.results,
+            self.scratch,
+            expected=lambda: self.post(self._expected),
+            answer=lambda one, skipped, error: self.post(self._prepared, one, skipped, error),
+        )
         self._preparation = preparation
         try:
             with log_path.open("ab") as self.log:
@@ -155,8 +161,10 @@ class Run:
 
     # ------------------------------------------------------------------ prepared recordings become clips
 
-    def _answer(self, one: Work, skipped: bool, error: KuuloError | None) -> None:
-        self.post(self._prepared, one, skipped, error)
+    def _expected(self) -> None:
+        """A recording is being decoded: its engine may load meanwhile."""
+        if not self._hearing:
+            self._start_worker()
 
     def _prepared(self, one: Work, skipped: bool, error: KuuloError | None) -> None:
         self._unprepared -= 1
@@ -204,7 +212,7 @@ class Run:
             return
         if self._detector is None:
             task = wire.Task("detect-speech", "silero", "its own", None)
-            self._detector = Worker(self, task, threads=1)
+            self._detector = Worker(self, task)
         self._to_detect.append(given)
 
     # ------------------------------------------------------------------ clips go to workers
@@ -232,7 +240,7 @@ class Run:
         plan = self.plan
         path = str(plan.model.path) if plan.model else None
         task = wire.Task("transcribe", plan.engine, plan.model_name, path, plan.engine_options(), dict(plan.raw))
-        self._hearing.append(Worker(self, task, plan.threads, limit))
+        self._hearing.append(Worker(self, task, limit))
 
     # ------------------------------------------------------------------ what workers say
 

@@ -30,7 +30,7 @@ def model(ref: Any) -> Model:
     """A store's ModelRef as a plan needs it, with what its files say about it."""
     from kuulo.models import check
 
-    path = Path(ref.path)
+    path = Path(ref.path).absolute()  # a worker stands elsewhere
     known = check.describe(ref.format, path)
     return Model(
         name=ref.name,

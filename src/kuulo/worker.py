@@ -7,6 +7,7 @@ time (`Session.parallel`) gets them in as many threads. Standard library alone a
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -105,8 +106,17 @@ def _identity(spec: Any) -> Dict[str, Any]:
         "engine": spec.name,
         "engine_version": packages.pop(spec.package, "unknown"),
         "python": platform.python_version(),
+        "environment": _environment_digest(),
         "packages": packages,
     }
+
+
+def _environment_digest() -> str:
+    """SHA-256 over Python's version and the names and versions of all installed distributions. Equal digests mean
+    equal software; their folders' names say it (PEP 376), so nothing is opened."""
+    names = {entry.name for folder in sys.path if os.path.isdir(folder) for entry in os.scandir(folder)}
+    installed = sorted(name for name in names if name.endswith((".dist-info", ".egg-info")))
+    return hashlib.sha256("\n".join([platform.python_version(), *installed]).encode()).hexdigest()
 
 
 def _read_clips(clips: "queue.Queue[Optional[Clip]]", parallel: int) -> None:

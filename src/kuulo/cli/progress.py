@@ -79,8 +79,9 @@ class Lines:
 
     def stopped(self, report: Report) -> None:
         """Say what was kept, after Ctrl-C."""
+        before = f" ({report.count(SKIPPED)} were before)" if report.count(SKIPPED) else ""
         self.say(
-            f"stopped: {report.count(DONE)} finished, {report.count(SKIPPED)} were finished before; what was heard of "
+            f"stopped: {report.count(DONE)} of {len(report.outcomes)} recordings finished{before}; what was heard of "
             "the others is kept. To go on, give the same command again."
         )
 

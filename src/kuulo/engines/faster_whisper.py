@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import inspect
 import math
-import os
 import threading
-from pathlib import Path
 from typing import Any, Callable, Dict, Hashable, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 from kuulo.engines.base import SAMPLE_RATE, Checkpoint, EngineSpec, Language, Native, Progress, Said, Session, Unusable
@@ -119,7 +117,6 @@ def _arguments(options: Mapping[str, Any], raw: Mapping[str, Any]) -> Dict[str, 
 def load(task: Task) -> Session:
     """The model in memory. Raises Unusable for raw options that faster-whisper does not have, and when CTranslate2
     cannot load the model on the device."""
-    _use_wide_vectors()
     import ctranslate2
     from faster_whisper import BatchedInferencePipeline, WhisperModel
 
@@ -157,18 +154,6 @@ def load(task: Task) -> Session:
         ) from error
     arguments = _arguments(options, raw)
     return _Batched(model, name, arguments) if batched else _Sequential(model, name, arguments)
-
-
-def _use_wide_vectors() -> None:
-    """Have CTranslate2 use AVX-512, which it leaves to its users to ask for: on the first processors that had it a
-    core slowed down for it. Those with VNNI, which came later, do not (batched decoding takes a fifth less time)."""
-    try:
-        with Path("/proc/cpuinfo").open(encoding="ascii", errors="replace") as file:
-            flags = next((line for line in file if line.startswith("flags")), "").split()
-    except OSError:
-        return
-    if {"avx512f", "avx512cd", "avx512vl", "avx512bw", "avx512dq", "avx512_vnni"} <= set(flags):
-        os.environ.setdefault("CT2_FORCE_CPU_ISA", "AVX512")
 
 
 class _Sequential(Session):

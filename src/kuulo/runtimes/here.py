@@ -44,15 +44,16 @@ def command() -> list[str]:
     return [sys.executable, "-m", "kuulo.worker"]
 
 
-def environment(scratch: Path, threads: int, environ: Mapping[str, str]) -> dict[str, str]:
+def environment(scratch: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """The worker's environment: ours, offline, with private caches under `scratch`."""
     private = {name: str(scratch / folder) for name, folder in CACHES.items()}
     return {
         **environ,
         **OFFLINE,
         **private,
-        "OMP_NUM_THREADS": str(threads),
-        "OPENBLAS_NUM_THREADS": str(threads),
+        # Not as many as the worker's threads: with one, some of OpenBLAS's kernels round differently than with more,
+        # and the words of a recording would depend on how many others there are.
+        "OPENBLAS_NUM_THREADS": "2",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONSAFEPATH": "1",  # a file random.py where the user stands is not Python's
         "PYTHONUSERBASE": site.getuserbase(),
@@ -61,7 +62,7 @@ def environment(scratch: Path, threads: int, environ: Mapping[str, str]) -> dict
     }
 
 
-def start(scratch: Path, threads: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
+def start(scratch: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
     """A worker that waits for its task. It stands in `scratch`, in a process group of its own, so that Ctrl-C reaches
     the parent alone, which decides what to keep."""
     for folder in CACHES.values():
@@ -72,6 +73,6 @@ def start(scratch: Path, threads: int, log: IO[bytes]) -> subprocess.Popen[bytes
         stdout=subprocess.PIPE,
         stderr=log,
         cwd=scratch,
-        env=environment(scratch, threads, os.environ),
+        env=environment(scratch, os.environ),
         start_new_session=True,
     )
