@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from models_fixture import Miniature
 
 Kuulo = Callable[..., subprocess.CompletedProcess[str]]
@@ -41,7 +43,7 @@ def test_without_a_model_real_speech_becomes_a_draft_and_says_so(kuulo: Kuulo, t
     assert sum(word in heard for word in ("fellow", "country", "what", "can", "do", "for", "you")) >= 5
     assert "rough draft" in done.stderr and "kuulo models pull small" in done.stderr
     words = [w for s in segments(tmp_path / "out", "jfk") for w in s["words"]]
-    assert all(a["end_ms"] <= b["start_ms"] + 50 for a, b in zip(words, words[1:], strict=False))
+    assert all(a["end_ms"] <= b["start_ms"] + 50 for a, b in itertools.pairwise(words))
     assert step(tmp_path / "out", "jfk")["engine"] == "pocketsphinx"
 
 

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kuulo.cli import flags
+
+if TYPE_CHECKING:
+    from kuulo.engines.base import EngineSpec
+    from kuulo.errors import KuuloError
+    from kuulo.plan import Plan
+
+NO_MODEL = "MODEL"
+"""Stands for the model's path in a native call while no store has a model."""
 
 
 @click.command()
@@ -18,80 +28,92 @@ def explain(**arguments: Any) -> int:
     kuulo explain --engine whisper-cpp
     kuulo explain --engine faster-whisper -m small --beam-size 1 --batch-size 8
     """
-    from kuulo import options, plan, site, survey
-    from kuulo.errors import KuuloError
+    from kuulo import plan, site, survey
+    from kuulo.errors import EngineMissing, KuuloError, ModelMissing
 
-    settings_files = site.load()
-    settings = site.settle(settings_files, flags.typed(arguments))
-    facts = survey.facts(settings_files)
-    name = settings.values["engine"]
-    resolved = None
+    files = site.load()
+    settings = site.settle(files, flags.typed(arguments))
+    resolved, problem = None, None
     try:
-        resolved = plan.resolve(settings, facts)
-        spec, problem = resolved.spec, None
+        resolved = plan.resolve(settings, survey.facts(files))
+        spec = resolved.spec
     except KuuloError as error:
-        if not name:
+        if not settings.values["engine"]:
             raise
-        spec, problem = plan.known_engine(str(name)), error
-    refused = plan.refusals(spec, resolved.model if resolved else None, settings.values, settings.given())
+        spec, problem = plan.known_engine(str(settings.values["engine"])), error
+    model = resolved.model if resolved else None
+    refused = plan.refusals(spec, model, settings.values, settings.given())
+    rows = _rows(spec, settings.values, refused)
+    call = _native(spec, settings.values, resolved)
+    if settings.values["json"]:
+        answer = {"engine": spec.name, "options": rows, "native": call, "problem": str(problem) if problem else None}
+        click.echo(json.dumps(answer, indent=1))
+    else:
+        _show(spec, rows, call, resolved, problem)
+    return problem.exit_code if problem and not isinstance(problem, (EngineMissing, ModelMissing)) else 0
+
+
+def _rows(spec: EngineSpec, values: Mapping[str, Any], refused: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Each option that an engine has to honour: its value, the engine's name for it, and what to know."""
+    from kuulo import options, plan
+
     rows = []
     for option in options.OPTIONS:
-        if not option.engine:
-            continue
-        native = spec.options.get(option.name)
-        value = settings.values[option.name]
-        rows.append(
-            {
-                "option": plan.flag(option.name),
-                "value": value,
-                "native": native.name if native else None,
-                "note": refused.get(option.name) or (native.note if native else "not honoured: refused when given"),
-                "refused": option.name in refused,
-            }
-        )
-    if settings.values["json"]:
-        import json
-
-        call = None
-        if resolved:
-            from kuulo.cli.transcribe import native_call
-
-            call = native_call(resolved)
-        click.echo(
-            json.dumps(
+        if option.engine:
+            native = spec.options.get(option.name)
+            rows.append(
                 {
-                    "engine": spec.name,
-                    "options": rows,
-                    "native": call,
-                    "problem": str(problem) if problem else None,
-                },
-                indent=1,
+                    "option": plan.flag(option.name),
+                    "value": values[option.name],
+                    "native": native.name if native else None,
+                    "note": native.note if native else "",
+                    "refused": refused.get(option.name),
+                }
             )
-        )
-        return 0 if problem is None else problem.exit_code
-    _show(spec, rows)
-    if problem is not None:
-        click.echo(f"\n{problem}")
-        return problem.exit_code
-    assert resolved is not None
+    return rows
+
+
+def _native(spec: EngineSpec, values: Mapping[str, Any], resolved: Plan | None) -> str:
+    """The native call, with what is not known yet left open."""
+    from kuulo import engines
     from kuulo.cli.transcribe import native_call
 
-    click.echo(f"\n{spec.name}: {resolved.why}\n\nnative call:")
-    click.echo("\n".join(f"  {line}" for line in native_call(resolved).splitlines()))
-    return 0
+    if resolved:
+        return native_call(resolved)
+    honoured = {n: v for n, v in values.items() if n in spec.options}
+    raw = dict(values["engine_option"] or {})
+    text: str = engines.module(spec.name).native({**honoured, "model_path": NO_MODEL}, raw)
+    return text
 
 
-def _show(spec: Any, rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    grid = Table(box=None, pad_edge=False)
-    for heading in ("option", "value", f"in {spec.name}", ""):
-        grid.add_column(heading)
+def _show(
+    spec: EngineSpec, rows: list[dict[str, Any]], call: str, resolved: Plan | None, problem: KuuloError | None
+) -> None:
+    click.echo(f"{spec.name}: {spec.summary}")
+    if resolved:
+        click.echo(f"chosen because: {resolved.why}")
+    click.echo()
     for row in rows:
-        style = "red" if row["refused"] else ("" if row["native"] else "dim")
-        value = row["value"]
-        shown = "" if value is None else ",".join(f"{v:g}" for v in value) if isinstance(value, tuple) else str(value)
-        grid.add_row(*(Text(t, style=style) for t in (row["option"], shown, row["native"] or "–", row["note"])))
-    Console(highlight=False).print(grid)
+        value = _shown(row["value"])
+        line = f"{row['option']} {value}".rstrip()
+        if row["refused"]:
+            click.echo(click.style(f"  {line}\n      refused: {row['refused']}", fg="red"))
+        elif row["native"] is None:
+            click.echo(click.style(f"  {row['option']}\n      not honoured: refused when it is given", dim=True))
+        else:
+            told = "; ".join(part for part in (row["native"], row["note"]) if part)
+            click.echo(f"  {line}\n      {told}")
+    if problem is not None:
+        click.echo(f"\n{problem}")
+    click.echo("\nnative call:")
+    click.echo("\n".join(f"  {line}" for line in call.splitlines()))
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value)
+    return str(value)
