@@ -21,9 +21,6 @@ from kuulo.errors import EngineMissing, ModelMissing, OptionRefused, UsageError
 from kuulo.machine import Machine
 from kuulo.site import Settings
 
-EMBEDDED = "pocketsphinx"
-"""The engine that brings its own model; what is used while no store has a Whisper model."""
-
 BETTER = "kuulo models pull small"
 """The command that gets a model that is good enough for a first serious transcript, and small enough for a laptop."""
 
@@ -232,7 +229,7 @@ def _best_of_all(
         spec = formats[model.format]
         why = f"{model.name} is the best model in the store, and {spec.name} the first installed engine that takes it"
         return spec, model, why
-    embedded = next((s for s in usable if s.name == EMBEDDED), None)
+    embedded = next((s for s in usable if not s.model_formats), None)
     if embedded is None:
         raise ModelMissing("no store has a model", looked_at=facts.stores, do=BETTER)
     given = settings.given()

@@ -22,6 +22,7 @@ from kuulo.journal import Journal
 from kuulo.plan import Plan
 from kuulo.results import Results
 from kuulo.work import Work
+from kuulo.worker import SPEECH
 
 AHEAD_BYTES = 2 << 30
 """Decoded audio that may lie in scratch (2 GiB is 9 hours)."""
@@ -72,7 +73,8 @@ class Preparation:
     def forget(self, work: Work) -> None:
         """The recording is dealt with: its decoded audio goes."""
         if work.pcm is not None:
-            work.pcm.unlink(missing_ok=True)
+            for ending in ("", SPEECH):
+                work.pcm.with_name(work.pcm.name + ending).unlink(missing_ok=True)
         with self._space:
             self._bytes -= work.samples * 4
             work.samples = 0

@@ -12,7 +12,8 @@ DONE, SKIPPED, FAILED, STOPPED = "done", "skipped", "failed", "stopped"
 @dataclass
 class Outcome:
     """One recording. `state`: done, skipped (was done already), failed, or stopped (not finished; kept as far as it
-    went). `engine_ms` is the time inside the engine's calls."""
+    went). `engine_ms` is the time inside the engine's calls; recordings that are decoded together each
+    count the time that they share."""
 
     source: str
     state: str = STOPPED

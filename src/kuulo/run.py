@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from kuulo import atomic, audio, naming, report, wire, work, workers
+from kuulo import atomic, audio, engines, naming, report, wire, work, workers
 from kuulo.engines.base import SAMPLE_RATE
 from kuulo.errors import CannotRun, InputFailed, KuuloError
 from kuulo.plan import PACK_LONGEST_MS, Plan
@@ -211,7 +211,7 @@ class Run:
             self._to_hear.append(given)
             return
         if self._detector is None:
-            task = wire.Task("detect-speech", "silero", "its own", None)
+            task = wire.Task("detect-speech", engines.specs("detect-speech")[0].name, "its own", None)
             self._detector = Worker(self, task)
         self._to_detect.append(given)
 

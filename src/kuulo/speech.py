@@ -66,11 +66,14 @@ class Clock:
         return self._starts[index] + within - self._joined[index]
 
 
-def keep(samples: Any, ranges: Sequence[Tuple[int, int]]) -> Tuple[Any, Clock]:
-    """The speech in `ranges` (ms; in order, apart, at least one) joined, float32 (m,), and its clock."""
+def keep(samples: Any, ranges: Sequence[Tuple[int, int]], path: str) -> Tuple[Any, Clock]:
+    """The speech in `ranges` (ms; in order, apart, at least one within the recording) joined, float32 (m,), and its
+    clock. It is written to the file `path` and mapped: ten hours of speech are not held in memory."""
     import numpy as np
 
     length_ms = -(-len(samples) // PER_MS)
-    inside = [(start, min(end, length_ms)) for start, end in ranges if start < min(end, length_ms)]
-    parts = [np.asarray(samples[a * PER_MS : b * PER_MS], dtype=np.float32) for a, b in inside]
-    return np.concatenate(parts), Clock(inside)
+    inside = [(start, min(end, length_ms)) for start, end in ranges if start < length_ms]
+    with open(path, "wb") as out:
+        for start, end in inside:
+            out.write(np.asarray(samples[start * PER_MS : end * PER_MS], dtype="<f4").tobytes())
+    return np.memmap(path, dtype="<f4", mode="r"), Clock(inside)

@@ -32,6 +32,9 @@ LOOK_BACK_MS = 60_000
 SLACK_MS = 300
 """A segment's times may be off by this much: what it shares of a neighbouring clip is no speech of that clip."""
 
+SPEECH = ".speech"
+"""Ending of the file with a clip's speech alone, beside its samples."""
+
 Send = Callable[..., None]
 
 
@@ -193,7 +196,7 @@ class _Hearing:
                 return
             from kuulo import speech
 
-            samples, kept = speech.keep(samples, clip.speech)
+            samples, kept = speech.keep(samples, clip.speech, clip.pcm + SPEECH)
             clock = kept.original
         state = dict(clip.state or {})
         for start, end in self._sections(samples):

@@ -81,7 +81,12 @@ class Worker:
     def _listen(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            self._run.post(self._run.heard_from, self, wire.decode(line))
+            try:
+                event = wire.decode(line)
+            except wire.WireError:  # nothing that it says can be trusted any more
+                self.signal(signal.SIGKILL)
+                break
+            self._run.post(self._run.heard_from, self, event)
         self.process.stdout.close()
         self.process.wait()
         self._run.post(self._run.gone, self)

@@ -122,6 +122,14 @@ def voice() -> Any:
 # What a SPEC says, without the engine.
 
 
+def test_an_engines_name_stands_in_its_own_file_and_in_the_table() -> None:
+    """Whoever adds an engine touches nothing else. (Examples in docstrings and comments do not count.)"""
+    for path in SOURCE.rglob("*.py"):
+        if path.parent != SOURCE / "engines":  # there a name is also that of a package that an engine needs
+            constants = {n.value for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Constant)}
+            assert not constants & set(engines.MODULES), path
+
+
 @pytest.mark.parametrize("name", SPECS)
 def test_spec_names_common_options_that_engines_may_honour(name: str) -> None:
     for option in SPECS[name].options:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from kuulo.report import DONE, FAILED, SKIPPED, Report
+from kuulo.report import DONE, FAILED, SKIPPED, STOPPED, Report
 
 if TYPE_CHECKING:
     from kuulo.plan import Plan
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LINE_EVERY_SECONDS = 60.0
 BARS = 8
+DRAW_EVERY_SECONDS = 0.1
 
 
 def watcher(*, quiet: bool) -> Lines:
@@ -116,7 +117,7 @@ class Lines:
 
     def overall(self) -> str:
         done, total, speed = self.done_ms(), self.total_ms(), self.speed()
-        finished = sum(w.outcome.state != "stopped" for w in self.works)
+        finished = sum(w.outcome.state != STOPPED for w in self.works)
         parts = [f"{finished} of {len(self.works)} recordings", f"{clock(done)} of {clock(total)} heard"]
         if speed:
             parts += [f"{speed:.1f} x real time", f"{clock(round((total - done) / speed))} left"]
@@ -142,6 +143,7 @@ class Bars(Lines):
         self._bars: Any = None
         self._tasks: dict[str, Any] = {}
         self._whole: Any = None
+        self._last_drawn = 0.0
 
     def begins(self, works: Sequence[Work]) -> None:
         from rich.console import Console
@@ -170,6 +172,10 @@ class Bars(Lines):
 
     def progress(self, work: Work) -> None:
         at = f"{clock(work.done_ms)} of {clock(work.length_ms)}"
+        now = time.monotonic()
+        if now - self._last_drawn < DRAW_EVERY_SECONDS and work.outcome.state == STOPPED:
+            return
+        self._last_drawn = now
         if work.id in self._tasks:
             self._bars.update(self._tasks[work.id], completed=work.done_ms, total=work.length_ms, at=at)
         self._bars.update(self._whole, completed=self.done_ms(), total=self.total_ms() or None, at=self.overall())

@@ -44,6 +44,8 @@ def transcribe(
         given["existing"] = chosen[0]
     settings_files = site.load()
     settings = site.settle(settings_files, given)
+    if settings.values["print"] and settings.values["json"]:
+        raise UsageError("--print and --json both want standard output", do="leave one out")
     _check_formats(settings.values["format"])
     found = audio.find(inputs)
     resolved = plan.resolve(settings, survey.facts(settings_files), max(1, len(found.recordings)))
