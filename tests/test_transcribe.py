@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+import recordings
+
 Kuulo = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -140,6 +142,42 @@ def test_what_fails_is_told_and_the_rest_goes_on(kuulo: Kuulo, tmp_path: Path) -
     assert read(tmp_path / "out" / "report.json")["counts"] == report["counts"]
     for name in ("empty.wav", "text.mp3", "none.wav"):
         assert name in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_every_kind_of_bad_input_gets_its_line_and_the_good_ones_are_done(kuulo: Kuulo, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    (folder / "no recordings here").mkdir(parents=True)
+    write_wav(folder / "good.wav", 5)
+    write_wav(folder / "blink.wav", 0.01)
+    (folder / "empty.wav").touch()
+    (folder / "notes.wav").write_text("Interviewer: hello\n" * 99)
+    recordings.silent_film(folder / "film.mp4")
+    recordings.wav_with_rate_zero(folder / "zero.wav")
+    cut = write_wav(folder / "cut.wav", 60)
+    cut.write_bytes(cut.read_bytes()[:320_044])
+    mp3 = recordings.write(folder / "cut.mp3", ".mp3", seconds=20)
+    mp3.write_bytes(mp3.read_bytes()[: mp3.stat().st_size // 2])
+    recordings.write(folder / "six channels.wav", ".96k.wav")
+    os.mkfifo(folder / "pipe.wav")
+    done = kuulo("transcribe", "in", "in/no recordings here", "in/none.wav", *null(), "-o", "out", timeout=60)
+    assert done.returncode == 1, done.stderr
+    files = {Path(f["source"]).name: f for f in read(tmp_path / "out" / "report.json")["files"]}
+    good = {"good.wav", "blink.wav", "cut.wav", "cut.mp3", "six channels.wav"}
+    assert {name for name, f in files.items() if f["state"] == "done"} == good
+    reasons = {
+        "empty.wav": "empty",
+        "notes.wav": "not audio",
+        "film.mp4": "no sound",
+        "zero.wav": "",
+        "pipe.wav": "no ordinary file",
+        "no recordings here": "no recording",
+        "none.wav": "no such file",
+    }
+    assert {name for name, f in files.items() if f["state"] == "failed"} == set(reasons)
+    for name, reason in reasons.items():
+        assert files[name]["why"] and reason in files[name]["why"], files[name]
+    assert "0:00:10.0" in files["cut.wav"]["warning"] and files["cut.mp3"]["warning"]
     assert "Traceback" not in done.stderr
 
 
