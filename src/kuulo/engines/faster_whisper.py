@@ -2,8 +2,8 @@
 
 Recordings given to `transcribe` at the same time (the worker uses `parallel` threads) are each decoded by
 faster-whisper's own sequential loop, unchanged, so that the words are those of one-by-one decoding. What the loops
-ask of the model meanwhile is collected by `_Batcher` and done in batches across the recordings, which is where
-the speed on many recordings comes from: decoding eight windows together costs about as much as two or three.
+ask of the model meanwhile is collected by `batcher.Batcher` and done in batches across the recordings, which saves
+a good part of the decoding.
 
 Parses on Python 3.9; imports faster-whisper inside functions.
 """
@@ -11,11 +11,12 @@ Parses on Python 3.9; imports faster-whisper inside functions.
 from __future__ import annotations
 
 import inspect
-import math
 import threading
-from typing import Any, Callable, Dict, Hashable, Iterator, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional
 
-from kuulo.engines.base import SAMPLE_RATE, Checkpoint, EngineSpec, Language, Native, Progress, Said, Session, Unusable
+from kuulo.engines.base import Checkpoint, EngineSpec, Language, Native, Progress, Said, Session, Unusable
+from kuulo.engines.batcher import Batcher
+from kuulo.engines.whisper_text import check_raw, confidence, milliseconds, refuse_by_model, split_device
 from kuulo.transcript import Decoding, Segment, Word
 from kuulo.wire import Task
 
@@ -57,12 +58,7 @@ PARALLEL = {"cpu": 8, "cuda": 16}
 
 def refuse(options: Mapping[str, Any]) -> Dict[str, str]:
     """What batched mode and some models cannot do (faster_whisper/transcribe.py, BatchedInferencePipeline)."""
-    refused: Dict[str, str] = {}
-    language = options.get("language")
-    if options.get("multilingual") is False and language not in (None, "auto", "en"):
-        refused["language"] = f"the model {options.get('model')} knows English alone"
-    if options.get("task") == "translate" and options.get("translates") is False:
-        refused["task"] = f"the model {options.get('model')} cannot translate; large-v3, medium, small can"
+    refused = refuse_by_model(options)
     if int(options.get("batch_size") or 1) > 1:
         if options.get("condition_on_previous_text"):
             refused["condition_on_previous_text"] = "with --batch-size above 1 every window is decoded alone"
@@ -73,7 +69,7 @@ def refuse(options: Mapping[str, Any]) -> Dict[str, str]:
 
 def native(options: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
     """The Python that does the same with faster-whisper itself."""
-    name, index = _device(str(options.get("device") or "auto"))
+    name, index = split_device(options.get("device"))
     lines = [
         "from faster_whisper import BatchedInferencePipeline, WhisperModel",
         f"model = WhisperModel({options.get('model_path')!r}, device={name!r}, device_index={index}, "
@@ -85,11 +81,6 @@ def native(options: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
     arguments = ", ".join(f"{k}={v!r}" for k, v in _arguments(options, raw).items())
     lines.append(f"segments, info = {call}.transcribe(audio, {arguments})")
     return "\n".join(lines)
-
-
-def _device(device: str) -> Tuple[str, int]:
-    name, _, index = device.partition(":")
-    return name, int(index or 0)
 
 
 def _arguments(options: Mapping[str, Any], raw: Mapping[str, Any]) -> Dict[str, Any]:
@@ -129,11 +120,8 @@ def load(task: Task) -> Session:
     batched = int(options.get("batch_size") or 1) > 1
     method = BatchedInferencePipeline.transcribe if batched else WhisperModel.transcribe
     callable_ = set(inspect.signature(method).parameters) - {"self", "audio"}
-    unknown = set(raw) - constructor - callable_
-    if unknown:
-        valid = ", ".join(sorted(constructor | callable_))
-        raise Unusable(f"faster-whisper has no option {sorted(unknown)[0]!r}", f"its options: {valid}")
-    name, index = _device(str(options.get("device") or "auto"))
+    check_raw(SPEC.name, raw, constructor | callable_)
+    name, index = split_device(options.get("device"))
     if name == "auto":
         name = "cuda" if ctranslate2.get_cuda_device_count() > 0 else "cpu"
     keywords = {k: raw.pop(k) for k in list(raw) if k in constructor}
@@ -224,26 +212,16 @@ class _Batched(Session):
         yield Language(info.language, float(info.language_probability) if detected else None)
         for said in segments:
             yield _segment(said, len(samples))
-            yield Progress(_ms(said.end))
-
-
-def _ms(seconds: float) -> int:
-    return max(0, round(float(seconds) * 1000))
+            yield Progress(milliseconds(said.end, len(samples)))
 
 
 def _segment(said: Any, samples: int) -> Segment:
     """faster-whisper's segment as ours; no time is after the end of the audio."""
-    end_of_audio = samples * 1000 // SAMPLE_RATE
     words = tuple(
-        Word(
-            w.word,
-            min(_ms(w.start), end_of_audio),
-            min(_ms(w.end), end_of_audio),
-            round(float(w.probability), 4),
-        )
+        Word(w.word, milliseconds(w.start, samples), milliseconds(w.end, samples), round(float(w.probability), 4))
         for w in said.words or ()
     )
-    start, end = min(_ms(said.start), end_of_audio), min(_ms(said.end), end_of_audio)
+    start, end = milliseconds(said.start, samples), milliseconds(said.end, samples)
     decoding = Decoding(
         seek=int(said.seek),
         tokens=tuple(int(t) for t in said.tokens),
@@ -252,12 +230,12 @@ def _segment(said: Any, samples: int) -> Segment:
         compression_ratio=float(said.compression_ratio),
         no_speech_prob=float(said.no_speech_prob),
     )
-    confidence = round(math.exp(min(0.0, decoding.avg_logprob)), 4)
-    return Segment(start, max(start, end), said.text, words, confidence=confidence, decoding=decoding)
+    sure = confidence(decoding.avg_logprob)
+    return Segment(start, max(start, end), said.text, words, confidence=sure, decoding=decoding)
 
 
 def _model_class() -> Any:
-    """WhisperModel with its calls of CTranslate2 going through a `_Batcher`, and a note of each window's state."""
+    """WhisperModel with its calls of CTranslate2 going through a Batcher, and a note of each window's state."""
     import numpy as np
     from faster_whisper import WhisperModel
     from faster_whisper.feature_extractor import FeatureExtractor
@@ -302,7 +280,7 @@ def _model_class() -> Any:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self.feature_extractor = Features(**self.feat_kwargs)
-            self.batcher = _Batcher(self.model)
+            self.batcher = Batcher(self.model)
             self.model = self.batcher
             self.window = threading.local()
 
@@ -320,163 +298,3 @@ def _model_class() -> Any:
             return last
 
     return Model
-
-
-class _Encoded:
-    """One recording's window as the encoder left it: row `row` of a batch's output."""
-
-    def __init__(self, batch: Any, row: int, rows: int) -> None:
-        self.batch, self.row, self.rows = batch, row, rows
-
-
-class _Request:
-    def __init__(self, kind: str, key: Hashable, payload: Any) -> None:
-        self.kind, self.key, self.payload = kind, key, payload
-        self.answer: Any = None
-        self.error: Optional[BaseException] = None
-        self.finished = False
-
-
-class _Batcher:
-    """Stands in for `ctranslate2.models.Whisper`: calls from several threads become batches.
-
-    When every thread that takes part waits for an answer, the last to come runs what is asked, equal calls
-    together. Decoding is run when nothing else is asked, so that its batches are as large as they can be."""
-
-    def __init__(self, model: Any) -> None:
-        self._model = model
-        self._turn = threading.Condition()
-        self._taking_part = 0
-        self._waiting: List[_Request] = []
-        self._running = False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._model, name)
-
-    def taking_part(self) -> Any:
-        """A context in which this thread's calls are waited for by the others."""
-        return _TakingPart(self)
-
-    def count(self, change: int) -> None:
-        with self._turn:
-            self._taking_part += change
-            self._turn.notify_all()
-
-    # What faster-whisper calls, with the same arguments and answers.
-
-    def encode(self, features: Any, to_cpu: bool = False) -> Any:
-        return self._ask("encode", to_cpu, features)
-
-    def detect_language(self, features: Any) -> Any:
-        return [self._ask("detect_language", None, features)]
-
-    def generate(self, features: Any, prompts: List[List[int]], **options: Any) -> Any:
-        prompt = prompts[0]
-        # CTranslate2 wants the prompts of a batch to be of one length with the start token at one place.
-        key = (
-            len(prompt),
-            tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in sorted(options.items())),
-        )
-        return [self._ask("generate", key, (features, prompt, options))]
-
-    def align(self, features: Any, start: Sequence[int], tokens: List[List[int]], frames: int, **options: Any) -> Any:
-        key = (tuple(start), tuple(sorted(options.items())))
-        return [self._ask("align", key, (features, list(start), tokens[0], frames, options))]
-
-    def _ask(self, kind: str, key: Hashable, payload: Any) -> Any:
-        request = _Request(kind, key, payload)
-        with self._turn:
-            self._waiting.append(request)
-            self._turn.notify_all()
-            while not request.finished:
-                if not self._running and len(self._waiting) >= self._taking_part:
-                    self._run_some()
-                else:
-                    self._turn.wait()
-        if request.error is not None:
-            raise request.error
-        return request.answer
-
-    def _run_some(self) -> None:
-        """Run what waits (decoding only if nothing else does), with the lock given up meanwhile."""
-        quick = [r for r in self._waiting if r.kind != "generate"]
-        work = quick or self._waiting
-        self._waiting = [r for r in self._waiting if r not in work]
-        self._running = True
-        self._turn.release()
-        try:
-            groups: Dict[Hashable, List[_Request]] = {}
-            for request in work:
-                groups.setdefault((request.kind, request.key), []).append(request)
-            for group in groups.values():
-                self._run(group)
-        finally:
-            self._turn.acquire()
-            self._running = False
-            self._turn.notify_all()
-
-    def _run(self, group: List[_Request]) -> None:
-        run: Callable[[List[Any]], List[Any]] = getattr(self, "_" + group[0].kind)
-        try:
-            answers = run([r.payload for r in group])
-            for request, answer in zip(group, answers):
-                request.answer = answer
-        except Exception as error:  # every thread that asked gets it, as it would alone
-            for request in group:
-                request.error = error
-        for request in group:
-            request.finished = True
-
-    def _encode(self, windows: List[Any]) -> List[Any]:
-        # A batch of windows is no faster to encode on a CPU and takes more memory.
-        if self._model.device == "cpu" or len(windows) == 1:
-            return [_Encoded(self._model.encode(w), 0, 1) for w in windows]
-        batch = self._model.encode(_stack(windows))
-        return [_Encoded(batch, row, len(windows)) for row in range(len(windows))]
-
-    def _detect_language(self, encoded: List[_Encoded]) -> List[Any]:
-        return list(self._model.detect_language(_join(encoded)))
-
-    def _generate(self, calls: List[Any]) -> List[Any]:
-        encoded, prompts, options = [c[0] for c in calls], [c[1] for c in calls], calls[0][2]
-        return list(self._model.generate(_join(encoded), prompts, **options))
-
-    def _align(self, calls: List[Any]) -> List[Any]:
-        encoded, start, options = [c[0] for c in calls], calls[0][1], calls[0][4]
-        return list(self._model.align(_join(encoded), start, [c[2] for c in calls], [c[3] for c in calls], **options))
-
-
-class _TakingPart:
-    def __init__(self, batcher: _Batcher) -> None:
-        self._batcher = batcher
-
-    def __enter__(self) -> None:
-        self._batcher.count(1)
-
-    def __exit__(self, *_: object) -> None:
-        self._batcher.count(-1)
-
-
-def _stack(views: Sequence[Any]) -> Any:
-    """Storage views of shape (1, ...) as one of shape (n, ...)."""
-    import ctranslate2
-    import numpy as np
-
-    return ctranslate2.StorageView.from_array(np.concatenate([np.asarray(v) for v in views]))
-
-
-def _join(encoded: Sequence[_Encoded]) -> Any:
-    """The rows as one batch; nothing is copied when they are a whole batch already."""
-    import ctranslate2
-    import numpy as np
-
-    first = encoded[0]
-    if len(encoded) == first.rows and all(e.batch is first.batch and e.row == i for i, e in enumerate(encoded)):
-        return first.batch
-    hosts: Dict[int, Any] = {}
-    for e in encoded:
-        if id(e.batch) not in hosts:
-            view = e.batch if e.batch.device == "cpu" else e.batch.to_device(ctranslate2.Device.cpu)
-            hosts[id(e.batch)] = np.asarray(view.to(ctranslate2.DataType.float32))
-    rows = [hosts[id(e.batch)][e.row : e.row + 1] for e in encoded]
-    return ctranslate2.StorageView.from_array(np.ascontiguousarray(np.concatenate(rows)))

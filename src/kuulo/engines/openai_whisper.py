@@ -19,6 +19,7 @@ from kuulo.engines.whisper_text import (
     refuse_by_model,
     split_device,
     tidy,
+    torch_device,
 )
 from kuulo.transcript import Decoding, Segment, Word
 from kuulo.wire import Task
@@ -109,21 +110,12 @@ def load(task: Task) -> Session:
     decoding = {field.name for field in dataclasses.fields(whisper.DecodingOptions)}
     check_raw(SPEC.name, task.raw, (set(inspect.signature(whisper.transcribe).parameters) | decoding) - OURS)
     options = task.options
-    device = _device(options.get("device"), torch)
+    device = torch_device(options.get("device"), torch)
     half = _half(options.get("compute_type"), device)
     if options.get("threads"):
         torch.set_num_threads(int(options["threads"]))
     model = _read(task, device, torch, whisper)
     return Original(model, {**_arguments(options, task.raw), "fp16": half}, device, half)
-
-
-def _device(asked: Any, torch: Any) -> str:
-    name, _ = split_device(asked)
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise Unusable("this PyTorch sees no CUDA GPU", "try --device cpu")
-    return str(asked)
 
 
 def _half(precision: Any, device: str) -> bool:

@@ -23,6 +23,7 @@ from kuulo.engines.whisper_text import (
     split_device,
     streamed,
     tidy,
+    torch_device,
     words_from,
 )
 from kuulo.transcript import Decoding, Segment
@@ -161,7 +162,7 @@ def load(task: Task) -> Session:
     generate = set(inspect.signature(WhisperForConditionalGeneration.generate).parameters)
     settings = {name for name in vars(GenerationConfig()) if not name.startswith("_")}
     check_raw(SPEC.name, task.raw, (generate | settings) - OURS)
-    device = _device(options.get("device"), torch)
+    device = torch_device(options.get("device"), torch)
     precision = _precision(options.get("compute_type"), device)
     if options.get("threads"):
         torch.set_num_threads(int(options["threads"]))
@@ -193,15 +194,6 @@ def _read(path: str, words: bool) -> Tuple[Any, Any]:
     if not getattr(model.generation_config, "no_timestamps_token_id", None):
         raise Unusable("its generation_config.json does not say how it writes times", "kuulo models pull gives one")
     return model, processor
-
-
-def _device(asked: Any, torch: Any) -> str:
-    name, _ = split_device(asked)
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise Unusable("this PyTorch sees no CUDA GPU", "try --device cpu")
-    return str(asked)
 
 
 def _precision(asked: Any, device: str) -> str:

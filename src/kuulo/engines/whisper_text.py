@@ -50,6 +50,16 @@ def split_device(device: Any) -> Tuple[str, int]:
     return name, int(index or 0)
 
 
+def torch_device(asked: Any, torch: Any) -> str:
+    """The device for PyTorch (its module is given): a GPU for "auto" where it sees one. Raises Unusable."""
+    name, _ = split_device(asked)
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise Unusable("this PyTorch sees no CUDA GPU", "try --device cpu")
+    return str(asked)
+
+
 def milliseconds(seconds: Any, samples: int) -> int:
     """Seconds as ms, not before the start nor after the end of a clip of `samples` samples."""
     return max(0, min(round(float(seconds) * 1000), samples * 1000 // SAMPLE_RATE))
