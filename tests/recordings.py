@@ -14,7 +14,9 @@ KINDS: dict[str, tuple[str, str, int, str]] = {
     # suffix: (codec, sample format, rate, layout)
     ".wav": ("pcm_s16le", "s16", 44_100, "stereo"),
     ".8k.wav": ("pcm_u8", "u8", 8_000, "mono"),
+    ".24bit.wav": ("pcm_s24le", "s32", 44_100, "stereo"),
     ".96k.wav": ("pcm_s32le", "s32", 96_000, "5.1"),
+    ".aac": ("aac", "fltp", 44_100, "stereo"),
     ".aiff": ("pcm_s16be", "s16", 48_000, "mono"),
     ".flac": ("flac", "s16", 22_050, "mono"),
     ".m4a": ("aac", "fltp", 44_100, "stereo"),
@@ -33,16 +35,27 @@ def tone(seconds: float, rate: int = 16_000, hertz: float = 440.0) -> np.ndarray
     return (0.5 * np.sin(2 * np.pi * hertz * t) * (0.6 + 0.4 * np.sin(2 * np.pi * 2 * t))).astype(np.float32)
 
 
-def write(path: Path, kind: str, seconds: float = 3.0) -> Path:
-    """A tone as a file of this kind; .mp4 has a picture too."""
-    codec, sample_format, rate, layout = KINDS[kind]
-    with av.open(str(path), "w") as out:
-        stream = out.add_stream(codec, rate=rate, layout=layout)
+def write(
+    path: Path,
+    kind: str,
+    seconds: float = 3.0,
+    *,
+    rate: int | None = None,
+    samples: np.ndarray | None = None,
+    container: dict[str, str] | None = None,
+    encoder: dict[str, str] | None = None,
+) -> Path:
+    """A tone, or `samples`, as a file of this kind; .mp4 has a picture too. FFmpeg's options for container and
+    encoder."""
+    codec, sample_format, usual_rate, layout = KINDS[kind]
+    rate = rate or usual_rate
+    with av.open(str(path), "w", options=container or {}) as out:
+        stream = out.add_stream(codec, rate=rate, layout=layout, options=encoder or {})
         stream.codec_context.format = sample_format
         if kind == ".mp4":
             _picture(out)  # after the sound's stream: a file's streams are fixed when the first packet is written
         resampler = av.AudioResampler(sample_format, layout, rate)
-        frame = av.AudioFrame.from_ndarray(tone(seconds, rate)[None], "flt", "mono")
+        frame = av.AudioFrame.from_ndarray((tone(seconds, rate) if samples is None else samples)[None], "flt", "mono")
         frame.rate = rate
         fifo = av.AudioFifo()
         for made in resampler.resample(frame):
@@ -81,6 +94,28 @@ def wav(path: Path, samples: np.ndarray, rate: int = 16_000) -> Path:
         out.setsampwidth(2)
         out.setframerate(rate)
         out.writeframes((samples * 32767).astype("<i2").tobytes())
+    return path
+
+
+def quiet_then_loud(seconds: float, rate: int) -> np.ndarray:
+    """float32 (n,): silence, then noise: a rate of bits that is guessed from the beginning is wrong."""
+    samples = np.random.default_rng(0).standard_normal(round(seconds * rate)) * 0.3
+    samples[: len(samples) // 2] = 0
+    return samples.astype(np.float32)
+
+
+def with_chunk(path: Path, name: bytes, content: bytes, *, first: bool) -> Path:
+    """Put another chunk into a WAV file: before its format, or between format and samples."""
+    data, at = path.read_bytes(), 12 if first else 36
+    path.write_bytes(data[:at] + name + struct.pack("<I", len(content)) + content + data[at:])
+    return path
+
+
+def wav_with_no_channels(path: Path) -> Path:
+    """A header that says 0 channels."""
+    data = bytearray(wav(path, tone(0.1)).read_bytes())
+    data[22:24] = b"\0\0"
+    path.write_bytes(data)
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -50,6 +51,19 @@ def test_the_example_is_read_whole(tmp_path: Path) -> None:
     assert np.array_equal(samples, faster_whisper.decode_audio(str(EXAMPLE)))
 
 
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="compares with the program ffmpeg")
+@pytest.mark.parametrize("kind", recordings.KINDS)
+def test_every_kind_gives_the_samples_that_ffmpeg_gives(kind: str, tmp_path: Path) -> None:
+    path = recordings.write(tmp_path / f"a{kind}", kind)
+    samples, _ = decoded(path, tmp_path)
+    command = ["ffmpeg", "-nostdin", "-v", "error", "-i", str(path), "-f", "s16le", "-ac", "1", "-ar", "16000", "-"]
+    output = subprocess.run(command, capture_output=True, check=True).stdout
+    reference = np.frombuffer(output, "<i2").astype(np.float32) / 32768
+    assert abs(len(samples) - len(reference)) <= 64
+    both = min(len(samples), len(reference))
+    assert np.abs(samples[:both] - reference[:both]).max() < 1e-3
+
+
 @pytest.mark.parametrize("kind", [".wav", ".mp3", ".m4a", ".opus"])
 @pytest.mark.parametrize(("from_ms", "to_ms"), [(500, None), (None, 1200), (700, 1900), (2990, 60_000)])
 def test_a_range_is_cut_to_the_sample(kind: str, from_ms: int | None, to_ms: int | None, tmp_path: Path) -> None:
@@ -73,11 +87,70 @@ def test_any_name(weird_tmp_path: Path, weird_name: str, tmp_path: Path) -> None
     assert [r.path for r in found.recordings] == [path]
 
 
-def test_decoding_stops_when_it_is_told_to(tmp_path: Path) -> None:
+@pytest.mark.parametrize("from_ms", [None, 30_000])
+def test_decoding_stops_when_it_is_told_to(from_ms: int | None, tmp_path: Path) -> None:
     path = recordings.wav(tmp_path / "a.wav", recordings.tone(60))
     stop = threading.Event()
     stop.set()
-    assert audio.decode(path, tmp_path / "out.f32", stop=stop).samples < 60 * 16_000
+    answer = audio.decode(path, tmp_path / "out.f32", from_ms=from_ms, stop=stop)
+    assert answer.samples < 16_000 and not answer.complete
+
+
+def test_a_recording_whose_rate_changes_is_read_to_its_end(tmp_path: Path) -> None:
+    first = recordings.write(tmp_path / "a.mp3", ".mp3", 5, container={"write_xing": "0", "id3v2_version": "0"})
+    second = recordings.write(tmp_path / "b.mp3", ".mp3", 5, rate=22_050, container={"id3v2_version": "0"})
+    joined = tmp_path / "ab.mp3"
+    joined.write_bytes(first.read_bytes() + second.read_bytes())
+    samples, _ = decoded(joined, tmp_path)
+    assert abs(len(samples) - 10 * 16_000) < 3_000
+    alone, _ = decoded(second, tmp_path)
+    tail = 2 * 16_000
+    assert abs(np.abs(samples[-tail:]).mean() - np.abs(alone[-tail:]).mean()) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("kind", "container", "encoder"),
+    [(".aac", {}, {}), (".mp3", {"write_xing": "0"}, {"flags": "+qscale", "global_quality": "236"})],
+    ids=["aac", "mp3 without a count"],
+)
+def test_a_length_that_is_guessed_is_no_promise(
+    kind: str, container: dict[str, str], encoder: dict[str, str], tmp_path: Path
+) -> None:
+    samples = recordings.quiet_then_loud(20, 44_100)
+    path = recordings.write(tmp_path / f"a{kind}", kind, samples=samples, container=container, encoder=encoder)
+    guess = audio.probe(path).duration_ms
+    assert guess is not None and guess > 40_000  # else this tests nothing
+    _, answer = decoded(path, tmp_path)
+    assert answer.warning is None and abs(answer.duration_ms - 20_000) < 100
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "first"),
+    [
+        (b"JUNK", bytes(28), True),
+        (b"bext", b"metadata of a field recorder".ljust(602, b"~"), True),
+        (b"bext", b"data".ljust(100_000, b"~"), True),
+        (b"LIST", b"INFOICMT\x1c\0\0\0raw data of the interview\0\0\0", False),
+    ],
+)
+def test_what_else_a_wav_file_holds_is_no_promise(name: bytes, content: bytes, first: bool, tmp_path: Path) -> None:
+    path = recordings.wav(tmp_path / "a.wav", recordings.tone(10))
+    recordings.with_chunk(path, name, content, first=first)
+    assert decoded(path, tmp_path)[1].warning is None
+    path.write_bytes(path.read_bytes()[:-160_000])
+    answer = decoded(path, tmp_path)[1]
+    assert answer.duration_ms == 5_000 and answer.warning == (
+        "it ends at 0:00:05.0, though its header promises 0:00:10.0"
+    )
+
+
+def test_a_wav_header_of_a_stream_promises_nothing(tmp_path: Path) -> None:
+    path = recordings.wav(tmp_path / "a.wav", recordings.tone(2))
+    for size in (0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000, 0x80000000):
+        data = bytearray(path.read_bytes())
+        data[40:44] = size.to_bytes(4, "little")
+        path.write_bytes(data)
+        assert decoded(path, tmp_path)[1] == audio.Decoded(32_000, 0)
 
 
 def test_memory_does_not_grow_with_the_recording(tmp_path: Path) -> None:
@@ -113,9 +186,12 @@ def test_what_is_no_recording_is_refused_with_its_reason(tmp_path: Path) -> None
         "film.mp4": "no sound",
         "zero.wav": "sample rate|not audio",
         "header.wav": "no sound",
+        "channels.wav": "no channels",
+        "a" * 300: "cannot be looked at",
     }
     recordings.silent_film(tmp_path / "film.mp4")
     recordings.wav_with_rate_zero(tmp_path / "zero.wav")
+    recordings.wav_with_no_channels(tmp_path / "channels.wav")
     recordings.wav(tmp_path / "header.wav", np.zeros(0, np.float32))
     began = time.monotonic()
     for name, reason in bad.items():
@@ -161,6 +237,32 @@ def test_a_truncated_recording_gives_what_is_there_and_a_warning(tmp_path: Path)
     assert answer.warning is not None
 
 
+@pytest.mark.parametrize("kind", [".aac", ".aiff", ".flac", ".m4a", ".mka", ".ogg", ".opus", ".webm"])
+def test_half_a_recording_is_never_taken_for_a_whole(kind: str, tmp_path: Path) -> None:
+    container = {"movflags": "faststart"} if kind == ".m4a" else {}
+    path = recordings.write(tmp_path / f"a{kind}", kind, seconds=20, container=container)
+    assert decoded(path, tmp_path)[1].warning is None
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 + 33])
+    samples, answer = decoded(path, tmp_path)
+    assert 8 < len(samples) / 16_000 < 12
+    assert not answer.complete and answer.warning is not None
+    assert "0:00:09." in answer.warning or "0:00:10." in answer.warning
+
+
+def test_what_ffmpeg_says_of_damage_is_not_shown(tmp_path: Path) -> None:
+    path = recordings.write(tmp_path / "a.mp3", ".mp3", seconds=10)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 3000] = os.urandom(3000)
+    path.write_bytes(data)
+    code = (
+        "import sys; from pathlib import Path; from kuulo import audio\n"
+        "print(audio.decode(Path(sys.argv[1]), Path(sys.argv[2])).warning)"
+    )
+    command = [sys.executable, "-c", code, str(path), str(tmp_path / "out.f32")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "damaged from 0:00:0" in ran.stdout and ran.stderr == ""
+
+
 def test_damage_in_the_middle_is_told(tmp_path: Path) -> None:
     path = recordings.write(tmp_path / "a.flac", ".flac", seconds=20)
     data = bytearray(path.read_bytes())
@@ -183,6 +285,25 @@ def test_a_name_is_never_taken_for_an_address(tmp_path: Path, monkeypatch: pytes
     for name in ("http:x.wav", "concat:a|b.wav", "data:a.wav"):
         recordings.wav(Path(name), recordings.tone(0.1))
         assert decoded(Path(name), tmp_path)[1].samples == 1600
+
+
+def test_a_playlist_opens_no_connection_and_no_other_file(tmp_path: Path) -> None:
+    recordings.wav(tmp_path / "other.wav", recordings.tone(1))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/a.ts"
+        texts = {
+            "a.m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{address}\n#EXT-X-ENDLIST\n",
+            "b.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nother.wav\n#EXT-X-ENDLIST\n",
+            "c.wav": f"ffconcat version 1.0\nfile '{address}'\n",
+            "d.wav": "ffconcat version 1.0\nfile 'other.wav'\n",
+        }
+        for name, text in texts.items():
+            (tmp_path / name).write_text(text)
+            with pytest.raises(InputFailed):
+                decoded(tmp_path / name, tmp_path)
+        with pytest.raises(TimeoutError):
+            server.accept()
 
 
 # ---------------------------------------------------------------------- finding
@@ -210,3 +331,30 @@ def test_nothing_is_done_twice(tmp_path: Path) -> None:
     path.touch()
     found = audio.find([str(path), str(tmp_path), str(path)])
     assert [r.path for r in found.recordings] == [path]
+
+
+def test_what_cannot_be_looked_at_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:
+    path = recordings.wav(tmp_path / "a.wav", recordings.tone(0.1))
+    (tmp_path / "gone.wav").symlink_to("nowhere")
+    (tmp_path / "circle.wav").symlink_to("circle.wav")
+    bad = ["a" * 300, str(tmp_path / "gone.wav"), str(tmp_path / "circle.wav"), f"{path}/b.wav"]
+    found = audio.find([*bad, str(path)])
+    assert [r.path for r in found.recordings] == [path]
+    assert [name for name, _ in found.failures] == bad
+
+
+def test_a_folder_that_may_not_be_read_is_told(tmp_path: Path) -> None:
+    for name in ("open", "shut"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        recordings.wav(tmp_path / "in" / name / "a.wav", recordings.tone(0.1))
+    tmp_path.chmod(0o755)
+    (tmp_path / "in" / "shut").chmod(0)
+    code = (
+        "import os; from kuulo import audio\n"
+        "os.getuid() == 0 and os.setuid(65534)\n"
+        "found = audio.find(['in'])\n"
+        "print([str(r.path) for r in found.recordings], [(n, e.what) for n, e in found.failures])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    (tmp_path / "in" / "shut").chmod(0o755)
+    assert ran.stdout.strip() == "['in/open/a.wav'] [('in/shut', 'it cannot be looked at: Permission denied')]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,57 @@ def test_speech_is_found_where_it_is(detector: silero.DetectSession) -> None:
     assert found[0][0] > 4_000 and found[-1][1] < 11_500
     reference = get_speech_timestamps(samples, VadOptions())
     assert found == [(c["start"] // 16, -(-c["end"] // 16)) for c in reference]
+
+
+@pytest.fixture(scope="module")
+def talk() -> np.ndarray:
+    """Six minutes of speech and pauses, more than one batch of the model."""
+    import faster_whisper
+
+    voice = faster_whisper.decode_audio(str(AUDIO.parent.parent / "examples" / "jfk.flac"))
+    rng = np.random.default_rng(1)
+    parts = [(voice[: rng.integers(8_000, len(voice))], np.zeros(rng.integers(80_000), np.float32)) for _ in range(45)]
+    return np.concatenate([samples for part in parts for samples in part])
+
+
+@pytest.mark.parametrize(
+    ("raw", "length"),
+    [
+        ({}, None),
+        ({"max_speech_duration_s": 7, "min_silence_duration_ms": 100}, None),
+        ({"threshold": 0.3, "speech_pad_ms": 37}, 512 * 10_000),
+        ({}, 512 * 400 - 20),
+        ({}, 511),
+        ({}, 1),
+    ],
+)
+def test_speech_is_what_faster_whisper_finds_at_any_length(
+    talk: np.ndarray, raw: dict[str, float], length: int | None
+) -> None:
+    from faster_whisper.vad import VadOptions, get_speech_timestamps
+
+    samples = talk[:length]
+    assert length is not None or len(samples) > 512 * 10_000
+    found = silero.load(Task("detect-speech", "silero", "its own", None, raw=raw)).detect(samples)
+    reference = get_speech_timestamps(samples.copy(), VadOptions(**raw))
+    assert [end for _, end in found] == [-(-c["end"] // 16) for c in reference]
+    assert all(0 <= a - c["start"] // 16 <= 1 for (a, _), c in zip(found, reference, strict=True))
+    assert all(a < b for a, b in found) and all(a[1] <= b[0] for a, b in itertools.pairwise(found))
+
+
+def test_detection_holds_no_whole_recording_in_memory(
+    detector: silero.DetectSession, talk: np.ndarray, tmp_path: Path
+) -> None:
+    path = tmp_path / "long.f32"
+    peaks = []
+    for times in (1, 3):
+        path.write_bytes(talk.tobytes() * times)
+        samples = np.memmap(path, "<f4", "r")
+        tracemalloc.start()
+        assert detector.detect(samples)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 2e6  # bytes; the samples have 24e6 and 71e6
 
 
 def test_an_option_that_it_does_not_have_is_refused() -> None:

@@ -102,6 +102,19 @@ def test_a_second_run_skips_and_a_new_format_needs_no_engine(kuulo: Kuulo, tmp_p
     assert states(tmp_path / "out") == {"a.wav": "skipped"}
 
 
+def test_formats_that_a_killed_run_did_not_come_to_are_made_by_the_next(kuulo: Kuulo, tmp_path: Path) -> None:
+    recording = write_wav(tmp_path / "a.wav", 35)
+    assert kuulo("transcribe", recording, *null(), "-o", "out").returncode == 0
+    (tmp_path / "out" / "a.txt").unlink()
+    stale = tmp_path / "out" / "a.srt"
+    stale.write_text("of an older plan")
+    os.utime(stale, ns=(0, 0))
+    assert kuulo("transcribe", recording, *null(), "-o", "out").returncode == 0
+    assert states(tmp_path / "out") == {"a.wav": "skipped"}
+    assert (tmp_path / "out" / "a.txt").read_text() == "Window 0.\nWindow 1.\n"
+    assert "Window 1." in stale.read_text()
+
+
 def test_another_plan_or_another_recording_is_done_again(kuulo: Kuulo, tmp_path: Path) -> None:
     recording = write_wav(tmp_path / "a.wav", 35)
     out = tmp_path / "out"

@@ -6,12 +6,15 @@ import itertools
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import recordings
 from models_fixture import Miniature
 
 Kuulo = Callable[..., subprocess.CompletedProcess[str]]
@@ -192,3 +195,49 @@ def test_batched_decoding_of_one_recording(kuulo: Kuulo, miniature: Miniature, t
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Three children and two people" in text(tmp_path / "out", clip.name)
+
+
+@pytest.mark.parametrize(
+    ("engine", "times", "options"),
+    [
+        ("faster-whisper", 3, ["--word-times"]),  # what was said before guides what follows: the state must be exact
+        ("faster-whisper", 7, ["--no-condition-on-previous-text", "--speech-detection"]),
+        ("whisper-cpp", 8, ["--no-condition-on-previous-text"]),
+    ],
+)
+def test_a_run_killed_at_any_moment_ends_with_the_words_of_an_undisturbed_one(
+    engine: str,
+    times: int,
+    options: list[str],
+    kuulo: Kuulo,
+    kuulo_command: list[str],
+    kuulo_environment: dict[str, str],
+    miniature: Miniature,
+    tmp_path: Path,
+) -> None:
+    samples = np.concatenate([c.samples() for c in miniature.clips() if c.language == "en"] * times)
+    recordings.wav(tmp_path / "long.wav", samples)
+    common = [
+        "transcribe", "long.wav", "-e", engine, "-m", str(miniature.path(FORMATS[engine])), "-l", "en",
+        "--beam-size", "1", "--temperature", "0", *options,
+    ]  # fmt: skip
+    assert kuulo(*common, "-o", "undisturbed").returncode == 0
+    kills = 0
+    while not (tmp_path / "out" / "long.json").exists():
+        process = subprocess.Popen(
+            [*kuulo_command, *common, "-o", "out", "-q"], cwd=tmp_path, env=kuulo_environment, stdin=subprocess.DEVNULL
+        )
+        before = checkpoints(tmp_path / "out")
+        while process.poll() is None and checkpoints(tmp_path / "out") < before + 1:
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+        kills += 1
+        assert kills < 40
+    assert kills > 1
+    assert segments(tmp_path / "out", "long") == segments(tmp_path / "undisturbed", "long")
+
+
+def checkpoints(output: Path) -> int:
+    """How many checkpoints the journals have."""
+    return sum(j.read_bytes().count(b'"type":"checkpoint"') for j in output.glob(".kuulo/partial/*.jsonl"))

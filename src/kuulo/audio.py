@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,68 +24,24 @@ MISSING_MS = 500
 """A recording that is shorter than its header says by more than this, and by more than 2 %, was cut short. (Encoders
 add or leave out some tens of ms.)"""
 
-SUFFIXES = frozenset(
-    {
-        ".3g2",
-        ".3gp",
-        ".aac",
-        ".ac3",
-        ".adts",
-        ".aif",
-        ".aifc",
-        ".aiff",
-        ".amr",
-        ".ape",
-        ".asf",
-        ".au",
-        ".avi",
-        ".caf",
-        ".dss",
-        ".dv",
-        ".eac3",
-        ".f4v",
-        ".flac",
-        ".flv",
-        ".gsm",
-        ".m2ts",
-        ".m4a",
-        ".m4b",
-        ".m4v",
-        ".mka",
-        ".mkv",
-        ".mov",
-        ".mp2",
-        ".mp3",
-        ".mp4",
-        ".mpc",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".mxf",
-        ".oga",
-        ".ogg",
-        ".ogv",
-        ".opus",
-        ".ra",
-        ".rm",
-        ".sph",
-        ".spx",
-        ".tak",
-        ".ts",
-        ".tta",
-        ".voc",
-        ".vob",
-        ".w64",
-        ".wav",
-        ".wave",
-        ".weba",
-        ".webm",
-        ".wma",
-        ".wmv",
-        ".wv",
-    }
-)
+# fmt: off
+SUFFIXES = frozenset({
+    ".3g2", ".3ga", ".3gp", ".aac", ".ac3", ".adts", ".aif", ".aifc", ".aiff", ".amr", ".ape", ".asf", ".au",
+    ".avi", ".awb", ".bwf", ".caf", ".dss", ".dts", ".dv", ".eac3", ".f4v", ".flac", ".flv", ".gsm", ".m2ts",
+    ".m4a", ".m4b", ".m4v", ".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpa", ".mpc", ".mpeg", ".mpg", ".mts",
+    ".mxf", ".oga", ".ogg", ".ogv", ".ogx", ".opus", ".qcp", ".qt", ".ra", ".rf64", ".rm", ".shn", ".snd", ".sph",
+    ".spx", ".tak", ".ts", ".tta", ".vob", ".voc", ".w64", ".wav", ".wave", ".weba", ".webm", ".wma", ".wmv", ".wv",
+})
+# fmt: on
 """What counts as a recording in a folder. A file that is named is always tried."""
+
+STREAM_LENGTHS = frozenset({"aiff", "ape", "au", "flac", "mov,mp4,m4a,3gp,3g2,mj2", "mp3", "tta", "wv"})
+CONTAINER_LENGTHS = frozenset({"flv", "matroska,webm"})
+"""Formats (FFmpeg's names) whose header says how long the sound is, or how long the longest stream is. For others
+FFmpeg takes the file's size for whole, or guesses from the first seconds' bit rate, which proves nothing."""
+
+PCM_TAGS = frozenset({1, 3, 6, 7, 0xFFFE})
+"""WAV formats in which every sample takes the same space: integers, floats, A-law, mu-law, extensible."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +62,8 @@ class Found:
 
 @dataclass(frozen=True)
 class Probe:
-    """What a header says. `duration_ms` is None where it does not say."""
+    """What a header says. `duration_ms` is None where it does not say, and FFmpeg's guess where it has no exact
+    length (mp3 and aac without a count of frames)."""
 
     duration_ms: int | None
     sample_rate: int
@@ -118,7 +76,7 @@ class Probe:
 @dataclass(frozen=True)
 class Decoded:
     """`samples` float32 values were written. The first is `offset_ms` into the recording. `warning` says where the
-    recording broke off or was damaged, None when it was read whole."""
+    recording broke off or was damaged. Not `complete`: there is a warning, or decoding was told to stop."""
 
     samples: int
     offset_ms: int
@@ -136,30 +94,41 @@ def find(paths: Sequence[str]) -> Found:
     seen: set[Path] = set()
     for text in paths:
         path = Path(text)
-        if text == "-":
-            found.recordings.append(Recording(path))
-        elif path.is_dir():
-            below = [Recording(p, path) for p in sorted(_below(path), key=os.fsencode)]
-            if not below:
-                error = InputFailed("no recording is in this folder", do="see `kuulo formats` or name the files")
-                found.failures.append((text, error))
+        if path in seen:
+            continue
+        try:
+            below = _below(path, found) if text != "-" and stat.S_ISDIR(path.stat().st_mode) else [Recording(path)]
+        except (FileNotFoundError, NotADirectoryError):
+            found.failures.append((text, InputFailed("there is no such file or folder")))
+        except OSError as error:
+            found.failures.append((text, _hidden(error)))
+        else:
             found.recordings.extend(r for r in below if r.path not in seen)
             seen.update(r.path for r in below)
-        elif not os.path.lexists(path):
-            found.failures.append((text, InputFailed("there is no such file or folder")))
-        elif path not in seen:
-            seen.add(path)
-            found.recordings.append(Recording(path))
     return found
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    """Files with a recording's suffix; hidden ones are left out and linked folders are not followed."""
-    for where, folders, files in os.walk(folder):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                yield Path(where, name)
+def _below(folder: Path, found: Found) -> list[Recording]:
+    """Files with a recording's suffix; hidden ones are left out and linked folders are not followed. Folders that
+    cannot be looked into, or a folder without recordings, become failures of `found`."""
+    errors: list[OSError] = []
+    paths = []
+    for where, folders, files in os.walk(folder, onerror=errors.append):
+        folders[:] = [f for f in folders if not f.startswith(".")]
+        paths += [Path(where, n) for n in files if not n.startswith(".") and Path(n).suffix.lower() in SUFFIXES]
+    found.failures.extend((str(error.filename), _hidden(error)) for error in errors)
+    if not paths and not errors:
+        nothing = InputFailed(
+            "no recording is in this folder",
+            looked_at="files below it with the endings of sound and film (.wav .mp3 .m4a .mp4 ...)",
+            do="name a file itself: then it is tried, whatever its ending",
+        )
+        found.failures.append((str(folder), nothing))
+    return [Recording(path, folder) for path in sorted(paths, key=os.fsencode)]
+
+
+def _hidden(error: OSError) -> InputFailed:
+    return InputFailed(f"it cannot be looked at: {error.strerror}", do="check its name and permissions")
 
 
 def check_file(path: Path) -> None:
@@ -169,7 +138,7 @@ def check_file(path: Path) -> None:
     except FileNotFoundError as error:
         raise InputFailed("there is no such file") from error
     except OSError as error:
-        raise InputFailed(f"it cannot be looked at: {error.strerror}") from error
+        raise _hidden(error) from error
     if stat.S_ISDIR(facts.st_mode):
         raise InputFailed("it is a folder")
     if not stat.S_ISREG(facts.st_mode):
@@ -201,7 +170,9 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
         raise InputFailed(f"it cannot be opened: {error.strerror}") from error
     with file:
         try:
-            container = av.open(file, mode="r", metadata_errors="ignore")
+            # No protocols: a playlist must neither open connections nor other files.
+            options = {"protocol_whitelist": "none"}
+            container = av.open(file, mode="r", options=options, metadata_errors="ignore")
         except (av.FFmpegError, ValueError, OSError) as error:
             raise InputFailed("it is not audio or video that FFmpeg's libraries can read") from error
         with container:
@@ -266,8 +237,12 @@ def decode(
                 break
         else:
             reading.whole = True
+    if stop and stop.is_set():
+        return Decoded(written, from_ms or 0, complete=False)
     if at == 0:
         raise InputFailed("it holds no sound", do="the file may be damaged, or hold no samples")
+    if written == 0 and not reading.whole:
+        raise InputFailed("nothing lies between --from and --to")
     if written == 0:
         raise InputFailed(f"it ends before --from: it is {_clock(at * 1000 // SAMPLE_RATE)} long")
     warning = reading.warning(at * 1000 // SAMPLE_RATE)
@@ -280,29 +255,39 @@ class _Reading:
     def __init__(self, path: Path, container: Any, stream: Any) -> None:
         self._container = container
         self._stream = stream
-        self._ms = 0
+        self._samples = 0
         self._broken_at: int | None = None
         self._bad_packets = 0
         self.whole = False
         self._promised_ms = _promised_ms(path, container, stream)
+        self._cut = container.format.name == "ogg" and _ends_within_page(path)
 
     def blocks(self) -> Iterator[Any]:
         """numpy float32 arrays (n,), n >= 1."""
         from av.audio.resampler import AudioResampler
 
         # 16 bits and then float, as Whisper was trained and as its implementations do: equal samples, equal words.
-        resampler = AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+        resampler: Any = None
+        kind = None
         for frame in self._frames():
+            # A resampler takes one kind of frame, but rate and channels may change: joined mp3, radio, broadcasts.
+            if kind != (frame.format.name, frame.layout.name, frame.sample_rate):
+                yield from self._rest(resampler)
+                resampler = AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+                kind = (frame.format.name, frame.layout.name, frame.sample_rate)
             frame.pts = None
             for made in resampler.resample(frame):
                 yield from self._block(made)
-        for made in resampler.resample(None):
+        yield from self._rest(resampler)
+
+    def _rest(self, resampler: Any) -> Iterator[Any]:
+        for made in resampler.resample(None) if resampler else ():
             yield from self._block(made)
 
     def _block(self, frame: Any) -> Iterator[Any]:
         block = frame.to_ndarray().reshape(-1).astype("<f4") / 32768.0
         if len(block):
-            self._ms += len(block) * 1000 // SAMPLE_RATE
+            self._samples += len(block)
             yield block
 
     def _frames(self) -> Iterator[Any]:
@@ -327,7 +312,7 @@ class _Reading:
 
     def _broke(self) -> None:
         if self._broken_at is None:
-            self._broken_at = self._ms
+            self._broken_at = self._samples * 1000 // SAMPLE_RATE
 
     def warning(self, read_ms: int) -> str | None:
         """What a person should know of a recording that was not whole."""
@@ -335,34 +320,68 @@ class _Reading:
         if promised is not None and promised - read_ms > max(MISSING_MS, promised // 50):
             return f"it ends at {_clock(read_ms)}, though its header promises {_clock(promised)}"
         if self._bad_packets > 0 and self._broken_at is not None and self._broken_at < read_ms - 200:
-            return f"it is damaged from {_clock(self._broken_at)} on: {self._bad_packets} parts could not be read"
+            parts = "1 part" if self._bad_packets == 1 else f"{self._bad_packets} parts"
+            return f"it is damaged from {_clock(self._broken_at)} on: {parts} could not be read"
         if self._broken_at is not None:
             return f"it is broken off at {_clock(self._broken_at)}"
+        if self.whole and self._cut:
+            return f"it is broken off at {_clock(read_ms)}"
         return None
 
 
 def _promised_ms(path: Path, container: Any, stream: Any) -> int | None:
     """How long the header says that the recording is; None where it does not say."""
-    if "wav" in container.format.name:
-        # FFmpeg believes the file's size instead, and so takes a file that was cut short for whole.
-        promised = _wav_promise(path)
-        if promised is not None:
-            return promised
-    if stream.duration is None or stream.time_base is None:
+    name = container.format.name
+    if name == "wav":
+        return _wav_promise(path)
+    if name in CONTAINER_LENGTHS and len(container.streams) == 1 and container.duration is not None:
+        return int(container.duration // 1000)
+    if name not in STREAM_LENGTHS or stream.duration is None or (name == "mp3" and not _mp3_counts(path)):
         return None
     return int(stream.duration * stream.time_base * 1000)
 
 
 def _wav_promise(path: Path) -> int | None:
-    """The length in a RIFF file's `data` chunk, in ms; None when it says nothing, as streams' headers do."""
+    """The length in a RIFF file's `data` chunk, in ms; None when it says nothing, as streams' headers do. (FFmpeg
+    believes the file's size instead.)"""
     with path.open("rb") as file:
-        head = file.read(1 << 16)
-    at = head.find(b"data", 12)
-    bytes_per_second = int.from_bytes(head[28:32], "little")
-    if head[:4] != b"RIFF" or at < 0 or len(head) < at + 8 or not bytes_per_second:
-        return None
-    size = int.from_bytes(head[at + 4 : at + 8], "little")
-    return None if size in (0, 0x7FFFFFFF, 0xFFFFFFFF) else size * 1000 // bytes_per_second
+        riff, per_second = file.read(12), 0
+        while riff[:4] == b"RIFF" and len(head := file.read(8)) == 8:
+            name, size = head[:4], int.from_bytes(head[4:], "little")
+            if name == b"data":
+                # Streamed headers have 0, or about the most that 31 or 32 bits hold.
+                unknown = size == 0 or 0x7FFF0000 <= size <= 0x80010000 or size >= 0xFFFF0000
+                return None if unknown or not per_second else size * 1000 // per_second
+            after = file.tell() + size + size % 2
+            if name == b"fmt ":
+                tag, _, rate, _, width = struct.unpack("<HHIIH", file.read(14).ljust(14, b"\0"))
+                per_second = rate * width if tag in PCM_TAGS else 0
+            file.seek(after)
+    return None
+
+
+def _mp3_counts(path: Path) -> bool:
+    """Whether an mp3 begins with a count of its frames (Xing's header or Fraunhofer's)."""
+    with path.open("rb") as file:
+        head = file.read(10)
+        if head[:3] == b"ID3":
+            file.seek(10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True)))
+        else:
+            file.seek(0)
+        first = file.read(4096)
+    at = max(first.find(b"Xing"), first.find(b"Info"))
+    return b"VBRI" in first or (at >= 0 and len(first) > at + 7 and bool(first[at + 7] & 1))
+
+
+def _ends_within_page(path: Path) -> bool:
+    """Whether an Ogg file's last page is longer than the file: then the file was cut."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - (1 << 17)))  # a page has 65,307 bytes at most
+        end = file.read()
+    at = end.rfind(b"OggS")
+    page = end[at:] if at >= 0 else b""
+    return len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]])
 
 
 def _clock(ms: int) -> str:

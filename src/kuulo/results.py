@@ -1,6 +1,7 @@
 """The results of recordings in the output folder: what is there already, and writing what is new.
 
-Formats are written first and the master copy last, each whole or not at all: where the master is, all is.
+The master copy is written first and the formats after it, each whole or not at all. A format that is missing or older
+than its master is one that a killed run did not come to: it is rendered from the master by the next.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ class Results:
         return found.audio.name != naming.shown(path.name)
 
     def is_done(self, work: Work) -> bool:
-        """Whether the recording's results are there, from this plan; a format that is missing is rendered from the
-        master. Raises InputFailed when a file that is not ours is in the way, and OSError."""
+        """Whether the recording's results are there, from this plan; a format that is missing or older than the
+        master is rendered from it. Raises InputFailed when a file that is not ours is in the way, and OSError."""
         existing = self.plan.options["existing"]
         target = self.target(work, "json")
         if existing == "overwrite":
@@ -79,8 +80,10 @@ class Results:
             raise _in_the_way(target) from error
         if existing != "skip" and not self._same(work, transcript):
             return False
+        written = target.stat().st_mtime_ns
         for name in self.formats:
-            if not self.target(work, name).exists():
+            path = self.target(work, name)
+            if not path.exists() or path.stat().st_mtime_ns < written:
                 self._render(work, transcript, name)
         return True
 
@@ -98,10 +101,10 @@ class Results:
         """Every format, and the master. Raises KuuloError or OSError."""
         target = self.target(work, "json")
         target.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_bytes(target, formats.render("json", transcript, self.layout))
+        work.outcome.outputs.append(naming.shown(target))
         for name in self.formats:
             self._render(work, transcript, name)
-        atomic.write_bytes(target, formats.render("json", transcript, self.layout))
-        work.outcome.outputs.insert(0, naming.shown(target))
 
     def _render(self, work: Work, transcript: Transcript, name: str) -> None:
         target = self.target(work, name)

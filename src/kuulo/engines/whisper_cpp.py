@@ -18,7 +18,6 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from kuulo.engines.base import (
     SAMPLE_RATE,
-    Checkpoint,
     EngineSpec,
     Language,
     Native,
@@ -53,7 +52,8 @@ SPEC = EngineSpec(
     devices=("cpu", "cuda"),
     model_formats=("ggml",),
     packages=("numpy",),
-    section_ms=2 * 3600 * 1000,
+    # It does not say where its next window will begin, so that a stopped run goes on at sections alone.
+    section_ms=5 * 60 * 1000,
     options={
         "language": Native("language", "auto: auto_detect_language on the first 30 s"),
         "task": Native("translate"),
@@ -70,11 +70,9 @@ SPEC = EngineSpec(
 
 BEST_OF = 5  # whisper-cli's default
 TOP = 1.0  # whisper.cpp raises the temperature up to here
-CHECKPOINT_MS = 10_000
 DETECT_SAMPLES = 30 * SAMPLE_RATE
 SHORTEST = SAMPLE_RATE // 10
 """Samples; whisper.cpp does not look at less than 100 ms."""
-PROMPT_CHARACTERS = 1000
 
 GREEDY, BEAM = 0, 1
 N_TOP_MOST = "WHISPER_AHEADS_N_TOP_MOST"
@@ -262,7 +260,7 @@ def _device(asked: Any, built_with: str) -> str:
 
 
 class Cpp(Session):
-    """A model of whisper.cpp. A checkpoint's state is {"offset_ms", "prompt", "language"}."""
+    """A model of whisper.cpp. Sections come with the state {"prompt": text said before, "language": code}."""
 
     def __init__(self, model: Any, options: Mapping[str, Any], raw: Mapping[str, Any]) -> None:
         self.device = str(options["device"])
@@ -285,7 +283,7 @@ class Cpp(Session):
         yield Language(code, probability)
         length_ms = len(audio) * 1000 // SAMPLE_RATE
         if len(audio) > SHORTEST:
-            parameters = {**self._parameters, "language": code, "offset_ms": int(state.get("offset_ms", 0))}
+            parameters = {**self._parameters, "language": code}
             if state.get("prompt") and parameters.get("n_max_text_ctx") != 0:
                 parameters["initial_prompt"] = state["prompt"]
             self._model._params = pw.whisper_full_default_params(pw.whisper_sampling_strategy(self._strategy))
@@ -315,13 +313,11 @@ class _Heard:
         self._language = language
         self._length_ms = length_ms
         self._words = words
-        self._checkpoint_ms = int(parameters["offset_ms"])
-        self._text: List[str] = [str(parameters.get("initial_prompt") or "")]
         self._told = 0
         self._error: Optional[BaseException] = None
 
     def run(self, parameters: Any, audio: Any, tell: Tell, stop: threading.Event) -> None:
-        """Tells segments, checkpoints and progress; raises RuntimeError when whisper.cpp gives an error code."""
+        """Tells segments and progress; raises RuntimeError when whisper.cpp gives an error code."""
         import _pywhispercpp as pw
 
         def new_segments(*_: Any) -> None:
@@ -347,13 +343,7 @@ class _Heard:
             self._told += 1
             if segment.text.strip():
                 tell(segment)
-                self._text.append(segment.text)
             tell(Progress(segment.end_ms))
-            if segment.end_ms - self._checkpoint_ms >= CHECKPOINT_MS:
-                self._checkpoint_ms = segment.end_ms
-                said = "".join(self._text)[-PROMPT_CHARACTERS:]
-                point = {"offset_ms": segment.end_ms, "prompt": said, "language": self._language}
-                tell(Checkpoint(segment.end_ms, point))
 
     def _segment(self, index: int) -> Segment:
         import _pywhispercpp as pw
