@@ -106,6 +106,7 @@ class _Piecewise:
     def __init__(self, model: Any, samples: Any) -> None:
         self._model = model
         self._samples = samples
+        self._windows = len(samples) // WINDOW + 1  # padded to whole windows, and by a whole one where they are whole
         self.shape = (len(samples),)
 
     def __len__(self) -> int:
@@ -122,18 +123,27 @@ class _Piecewise:
         import numpy as np
 
         state = carry = np.zeros((1, 1, 128), np.float32)
-        before = np.zeros((1, CONTEXT), np.float32)
-        count = len(self) // WINDOW + 1  # with a whole window of padding where the samples fill theirs
         found = []
-        for first in range(0, count, BATCH):
-            windows = np.zeros((min(BATCH, count - first), WINDOW), np.float32)
-            piece = self._samples[first * WINDOW : first * WINDOW + windows.size]
-            windows.reshape(-1)[: len(piece)] = piece
-            if first + len(windows) == count:
-                windows[-1, -CONTEXT:] = 0  # as the original does, in place
-            context = np.concatenate([before, windows[:-1, -CONTEXT:]])
-            before = windows[-1:, -CONTEXT:]
-            given = {"input": np.concatenate([context, windows], 1), "h": state, "c": carry}
+        for first in range(0, self._windows, BATCH):
+            given = {"input": self._rows(first, min(first + BATCH, self._windows)), "h": state, "c": carry}
             output, state, carry = self._model.run(None, given)
+            del given  # before the next is made
             found.append(output)
         return np.concatenate(found)
+
+    def _rows(self, first: int, last: int) -> Any:
+        """Windows from `first` to before `last`, each with its context: float32 (last - first, CONTEXT + WINDOW)."""
+        import numpy as np
+
+        rows = np.zeros((last - first, CONTEXT + WINDOW), np.float32)
+        piece = self._samples[first * WINDOW : last * WINDOW]
+        full = len(piece) // WINDOW
+        rows[:full, CONTEXT:] = piece[: full * WINDOW].reshape(full, WINDOW)
+        if full < len(rows):
+            rows[full, CONTEXT : CONTEXT + len(piece) % WINDOW] = piece[full * WINDOW :]
+        rows[1:, :CONTEXT] = rows[:-1, -CONTEXT:]
+        if first:
+            rows[0, :CONTEXT] = self._samples[first * WINDOW - CONTEXT : first * WINDOW]
+        if last == self._windows:
+            rows[-1, -CONTEXT:] = 0  # as the original does, in place
+        return rows
