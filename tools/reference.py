@@ -116,7 +116,9 @@ def commands_page() -> str:
 
 def _help(path: list[str]) -> list[str]:
     command: click.Command = cli
-    context = click.Context(cli, info_name="kuulo", terminal_width=100, max_content_width=100)
+    context = click.Context(
+        cli, info_name="kuulo", terminal_width=100, max_content_width=100, help_option_names=["-h", "--help"]
+    )
     for name in path:
         assert isinstance(command, click.Group)
         found = command.get_command(context, name)
