@@ -46,6 +46,12 @@ def test_case_and_spelling_of_umlauts_are_no_difference() -> None:
     assert len({unicodedata.normalize("NFC", n).casefold() for n in names}) == 4
 
 
+def test_names_of_results_that_are_not_a_recordings_are_kept_free() -> None:
+    assert stems("report.wav", "Report.mp3", "report") == ["report.wav", "Report.mp3", "report (recording)"]
+    assert stems("x.wav", "x.whisper.wav") == ["x", "x.whisper.wav"]
+    assert stems("x.whisper") == ["x"]
+
+
 def test_a_stem_that_another_recording_has_taken_is_not_used() -> None:
     chosen = naming.stems([(Path("a.mp3"), None)], lambda stem, path: stem == PurePath("a"))
     assert chosen == [PurePath("a.mp3")]
@@ -70,6 +76,7 @@ def test_no_two_results_are_one(parts: list[tuple[str, str, str]]) -> None:
     chosen = naming.stems(unique, free)
     keys = {unicodedata.normalize("NFC", str(s)).casefold() for s in chosen}
     assert len(keys) == len(unique)
+    assert not {"report"} & {str(s).casefold() for s in chosen}
     assert all(not s.is_absolute() and ".." not in s.parts for s in chosen)
 
 

@@ -4,6 +4,7 @@
     interviews/day 1/anna.wav (a folder was given: interviews/)  -> day 1/anna
     a.wav and a.mp3                     -> a.wav and a.mp3
     d1/x.wav and d2/x.wav (both named)  -> d1/x and d2/x
+    report.wav            -> report.wav, since report.json is the run's own
 
 Names are compared as file systems of other machines would: without regard to case or to how an umlaut is written.
 """
@@ -24,7 +25,7 @@ def stems(recordings: Sequence[tuple[Path, Path | None]], taken: Callable[[PureP
     `recordings` are (path, folder argument it was found under or None). `taken(stem, path)` says whether results of
     that stem are there already and belong to another recording than `path`: then the recording keeps its extension."""
     names = [_relative(path, base) for path, base in recordings]
-    short = [name.with_suffix("") if name.stem else name for name in names]
+    short = [name.with_suffix("") if not _reserved(name.with_suffix("")) else name for name in names]
     chosen = list(short)
     for group in _collisions(short):
         for index in group:
@@ -39,6 +40,7 @@ def stems(recordings: Sequence[tuple[Path, Path | None]], taken: Callable[[PureP
         shorter = [f.with_suffix("") for f in full]
         for index, name in zip(group, full if _collisions(shorter) else shorter, strict=True):
             chosen[index] = name
+    chosen = [name.with_name(f"{name.name} (recording)") if _reserved(name) else name for name in chosen]
     for group in _collisions(chosen):  # names that differ in case alone, or in the spelling of an umlaut
         for number, index in enumerate(group[1:], start=2):
             chosen[index] = chosen[index].with_name(f"{chosen[index].name} ({number})")
@@ -49,6 +51,12 @@ def _relative(path: Path, base: Path | None) -> PurePath:
     if str(path) == "-":
         return PurePath(STDIN_NAME)
     return PurePath(path.relative_to(base)) if base else PurePath(path.name)
+
+
+def _reserved(name: PurePath) -> bool:
+    """Whether results of this name would be taken for others: the run's report.json, or another's NAME.whisper.json."""
+    folded = str(name).casefold()
+    return folded == "report" or folded.endswith(".whisper")
 
 
 def _collisions(names: Sequence[PurePath]) -> list[list[int]]:
