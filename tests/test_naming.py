@@ -53,8 +53,13 @@ def test_names_of_results_that_are_not_a_recordings_are_kept_free() -> None:
 
 
 def test_a_stem_that_another_recording_has_taken_is_not_used() -> None:
-    chosen = naming.stems([(Path("a.mp3"), None)], lambda stem, path: stem == PurePath("a"))
-    assert chosen == [PurePath("a.mp3")]
+    for taken, free_one in (
+        ({"a"}, "a.mp3"),
+        ({"a", "a.mp3"}, "a.mp3 (2)"),
+        ({"a", "a.mp3", "a.mp3 (2)"}, "a.mp3 (3)"),
+    ):
+        chosen = naming.stems([(Path("a.mp3"), None)], lambda stem, path, taken=taken: str(stem) in taken)
+        assert chosen == [PurePath(free_one)]
 
 
 segment = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=6).filter(

@@ -216,6 +216,28 @@ def test_a_later_recording_of_the_same_stem_gets_its_own_name(kuulo: Kuulo, tmp_
     assert texts(tmp_path / "out" / "a.w64.json") == [" Window 0.", " Window 1."]
 
 
+def test_recordings_of_one_name_from_two_places_keep_their_results_in_later_runs_too(
+    kuulo: Kuulo, tmp_path: Path
+) -> None:
+    for folder, seconds in (("d1", 5), ("d2", 40)):
+        (tmp_path / folder).mkdir()
+        write_wav(tmp_path / folder / "x.wav", seconds)
+        assert kuulo("transcribe", f"{folder}/x.wav", *null(), "-o", "out").returncode == 0
+    assert texts(tmp_path / "out" / "x.json") == [" Window 0."]
+    assert texts(tmp_path / "out" / "x.wav.json") == [" Window 0.", " Window 1."]
+    (tmp_path / "d1").rename(tmp_path / "moved")
+    assert kuulo("transcribe", "moved/x.wav", *null(), "-o", "out").returncode == 0
+    assert states(tmp_path / "out") == {"x.wav": "skipped"}
+    write_wav(tmp_path / "moved" / "x.wav", 65)  # edited where it is now
+    assert kuulo("transcribe", "moved/x.wav", *null(), "-o", "out").returncode == 0
+    assert texts(tmp_path / "out" / "x.json") == [" Window 0.", " Window 1.", " Window 2."]
+    assert texts(tmp_path / "out" / "x.wav.json") == [" Window 0.", " Window 1."]
+    (tmp_path / "d3").mkdir()
+    write_wav(tmp_path / "d3" / "x.wav", 95)
+    assert kuulo("transcribe", "d3/x.wav", *null(), "-o", "out").returncode == 0
+    assert len(texts(tmp_path / "out" / "x.wav (2).json")) == 4
+
+
 def test_a_file_that_is_not_ours_is_left_alone(kuulo: Kuulo, tmp_path: Path) -> None:
     recording = write_wav(tmp_path / "a.wav", 5)
     (tmp_path / "out").mkdir()

@@ -31,8 +31,10 @@ def stems(recordings: Sequence[tuple[Path, Path | None]], taken: Callable[[PureP
         for index in group:
             chosen[index] = names[index]
     for index, (path, _) in enumerate(recordings):
-        if chosen[index] == short[index] and taken(short[index], path):
-            chosen[index] = names[index]
+        number = 1
+        while taken(chosen[index], path):
+            chosen[index] = names[index].with_name(names[index].name + (f" ({number})" if number > 1 else ""))
+            number += 1
     for group in _collisions(chosen):
         paths = [Path(os.path.normpath(Path.cwd() / recordings[i][0])) for i in group]
         common = Path(os.path.commonpath([p.parent for p in paths]))

@@ -7,6 +7,7 @@ than its master is one that a killed run did not come to: it is rendered from th
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import socket
 import time
@@ -55,12 +56,33 @@ class Results:
         return self.folder / work.stem.with_name(work.stem.name + formats.spec(format_).extension)
 
     def belongs_to_another(self, stem: PurePath, path: Path) -> bool:
-        """Whether the results of `stem` are there and of a recording of another name than `path`'s."""
+        """Whether the results of `stem` are there and another recording's: of another name, or of another place and
+        another content. (A recording that was edited where it is, or moved as it is, is the same.)"""
         try:
-            found = master.read_master(self.folder / stem.with_name(stem.name + ".json"))
+            found = master.read_master(self.folder / stem.with_name(stem.name + ".json")).audio
+            facts = path.stat()
         except (KuuloError, OSError):
             return False
-        return found.audio.name != naming.shown(path.name)
+        if found.name != naming.shown(path.name):
+            return True
+        if (found.bytes, found.modified_ns) == (facts.st_size, facts.st_mtime_ns):
+            return False
+        try:
+            known = self._source(stem).read_bytes()
+        except FileNotFoundError:
+            return False
+        return known != _place(path) and audio.sha256(path) != found.sha256
+
+    def _source(self, stem: PurePath) -> Path:
+        """The file that says where the recording of `stem` is."""
+        return self.folder / ".kuulo" / "sources" / hashlib.sha256(os.fsencode(str(stem))).hexdigest()[:24]
+
+    def _note_source(self, work: Work) -> None:
+        """Remember where the recording of a result is; it may have been moved since."""
+        source, place = self._source(work.stem), _place(work.path)
+        if not source.exists() or source.read_bytes() != place:
+            source.parent.mkdir(parents=True, exist_ok=True)
+            atomic.write_bytes(source, place)
 
     def is_done(self, work: Work) -> bool:
         """Whether the recording's results are there, from this plan; a format that is missing or older than the
@@ -80,6 +102,7 @@ class Results:
             raise _in_the_way(target) from error
         if existing != "skip" and not self._same(work, transcript):
             return False
+        self._note_source(work)
         written = target.stat().st_mtime_ns
         for name in self.formats:
             path = self.target(work, name)
@@ -101,6 +124,7 @@ class Results:
         """Every format, and the master. Raises KuuloError or OSError."""
         target = self.target(work, "json")
         target.parent.mkdir(parents=True, exist_ok=True)
+        self._note_source(work)
         atomic.write_bytes(target, formats.render("json", transcript, self.layout))
         work.outcome.outputs.append(naming.shown(target))
         for name in self.formats:
@@ -159,6 +183,10 @@ class Results:
             packages=hello["packages"],
             elapsed_ms=work.outcome.engine_ms,
         )
+
+
+def _place(path: Path) -> bytes:
+    return os.fsencode(path.absolute())
 
 
 def _in_the_way(path: Path) -> InputFailed:
