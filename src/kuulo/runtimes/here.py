@@ -16,6 +16,7 @@ OFFLINE = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_UPDATE_CHECK": "1",
     "HF_HUB_OFFLINE": "1",
+    "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime's wheels report to their maker unless told not to (Privacy.md)
     "PYANNOTE_METRICS_ENABLED": "0",
     "TRANSFORMERS_OFFLINE": "1",
 }
