@@ -40,7 +40,7 @@ test: dev ## install what the tests need, then run them without a network
 
 lint: dev ## ruff and mypy
 	@$(bin)/ruff check .
-	@$(bin)/ruff format --check .
+	@$(bin)/ruff format --check src tests tools bench
 	@$(bin)/mypy
 
 docs: dev ## write the generated pages of docs/reference/ anew

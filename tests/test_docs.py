@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import click
 import pytest
 
+from conftest import Kuulo
 from kuulo import engines, errors, formats, options
 from kuulo.cli import COMMANDS, cli
 
@@ -56,23 +59,39 @@ def test_links_lead_somewhere(page: Path) -> None:
                 assert anchor in [h.lower().replace(" ", "-") for h in headings], target
 
 
+COMMAND = re.compile(r"^(?:[A-Z_]+=\S+ +)*(?:\.venv/bin/)?(kuulo .+)$")
+SOURCE_NAMES = re.compile(r"\b(KUULO_[A-Z_]+)\b")
+
+
+def shown(page: Path) -> list[str]:
+    """The lines of a page's code blocks, fenced or indented, and what stands between back quotes."""
+    lines, fenced = [], False
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if line.startswith("```"):
+            fenced = not fenced
+        elif fenced or line.startswith("    "):
+            lines.append(line.strip())
+        else:
+            lines += re.findall(r"`([^`]+)`", line)
+    return lines
+
+
 def commands() -> list[tuple[str, str]]:
-    """(page, line) of each `kuulo ...` line in a code block or in back quotes."""
+    """(page, line) of each `kuulo ...` line that a page shows."""
     found = []
     for page in PAGES:
         if "reference" in page.parts:
             continue
-        lines = page.read_text(encoding="utf-8")
-        blocks = "\n".join(re.findall(r"^```\n(.*?)^```", lines, re.S | re.M))
-        quoted = re.findall(r"`(kuulo [^`\n]+)`", lines)
-        for line in [*re.findall(r"^(kuulo [^\n]+)$", blocks, re.M), *quoted]:
-            found.append((str(page.relative_to(ROOT)), line))
+        for line in shown(page):
+            command = COMMAND.match(line)
+            if command:  # what is far to the right explains the command
+                found.append((str(page.relative_to(ROOT)), re.split(r"\s{3,}|\s#", command[1])[0]))
     return sorted(set(found))
 
 
 @pytest.mark.parametrize(("page", "line"), commands())
 def test_commands_in_the_documents_are_understood(page: str, line: str) -> None:
-    words = [w for w in shlex.split(line.partition("#")[0])[1:] if w != "..."]
+    words = [w for w in shlex.split(line)[1:] if w != "..."]
     command: click.Command = cli
     context = click.Context(cli, info_name="kuulo")
     while words and isinstance(command, click.Group) and not words[0].startswith("-"):
@@ -80,13 +99,68 @@ def test_commands_in_the_documents_are_understood(page: str, line: str) -> None:
         assert found is not None, line
         command = found
         context = click.Context(command, parent=context)
-    if "--help" in words or "..." in line or any(w.isupper() and "=" not in w for w in words) or not words:
-        for word in words:
-            if word.startswith("--"):
-                flags = [o for p in command.params for o in [*p.opts, *p.secondary_opts]]
-                assert word.partition("=")[0] in [*flags, "--help"], f"{word} in {line}"
+    if not words or "..." in line or {"NAME", "--help"} & {*words}:  # a command is spoken of, not shown
+        flags = [o for p in command.params for o in [*p.opts, *p.secondary_opts]]
+        assert {w.partition("=")[0] for w in words if w.startswith("--")} <= {*flags, "--help"}, line
         return
-    command.make_context(command.name, list(words), parent=context)
+    parsed = command.make_context(command.name, list(words), parent=context).params
+    for name, value in parsed.items():
+        option = options.BY_NAME.get(name.removeprefix("option_"))
+        if option and name.startswith("option_") and value not in (None, ()):
+            typed = options.parse(option, value)
+            if option.name == "format":
+                formats.check(typed)
+            if option.name == "engine":
+                assert typed in [s.name for s in engines.specs()], line
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_makefile_extras_and_files_that_are_named_exist(page: Path) -> None:
+    targets = re.findall(r"^([a-z]+):", text("Makefile"), re.M)
+    extras = tomllib.loads(text("pyproject.toml"))["project"]["optional-dependencies"]
+    for line in shown(page):
+        if re.match(r"make [a-z]", line):
+            named = re.match(r"make ([a-z ]+)", line.partition("#")[0].partition("  ")[0])
+            assert named is not None
+            assert set(named[1].split()) <= set(targets), line
+        for extra in re.findall(r"pip install .*\.\[([^\]]+)\]", line):
+            assert extra in extras, line
+        if re.fullmatch(r"(src|tests|tools|bench|docs|examples)/[\w/.-]+", line) and "NAME" not in line:
+            assert (ROOT / line).exists(), line
+
+
+@pytest.mark.parametrize("name", [s.name for s in engines.specs()])
+def test_an_engines_page_shows_its_native_call(name: str, kuulo: Kuulo) -> None:
+    """What `kuulo explain` says where no model is, word for word, and every option that the engine refuses."""
+    done = kuulo("explain", "--engine", name, "--language", "en")
+    assert done.returncode == 0, done.stderr
+    call = [line.removeprefix("  ") for line in done.stdout.partition("native call:\n")[2].splitlines()]
+    page = text(f"docs/engines/{name}.md")
+    assert f"`kuulo explain --engine {name} --language en`" in page
+    assert "\n".join(["```python", *call, "```"]) in page, "\n".join(call)
+
+
+def test_every_variable_has_its_place() -> None:
+    """All that the sources read: those of options, and the others."""
+    read = {
+        node.value
+        for path in (ROOT / "src" / "kuulo").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and SOURCE_NAMES.fullmatch(node.value)
+    }
+    assert {"KUULO_SITE", "KUULO_STORE", "KUULO_OPENAI_URL"} <= read
+    page = text("docs/reference/settings.md")
+    assert [name for name in sorted(read) if f"`{name}`" not in page] == []
+
+
+def test_every_dependency_has_its_reason_and_licence() -> None:
+    project = tomllib.loads(text("pyproject.toml"))
+    wanted = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
+    wanted += [line for lines in project["project"]["optional-dependencies"].values() for line in lines]
+    for path in ("requirements-dev.txt", "requirements-dev-bare.txt"):
+        wanted += [line for line in text(path).splitlines() if line and not line.startswith("#")]
+    rows = re.findall(r"^\| ([\w-]+)(?: \([^|]*\))? \| [^|]+ \| [^|]+ \|$", text("CONTRIBUTING.md"), re.M)
+    assert [line for line in wanted if re.split(r"[<>=]", line)[0] not in rows] == []
 
 
 def test_the_picture_is_of_a_real_run() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from kuulo import engines, errors, formats, options, schemas
+from kuulo import engines, errors, formats, options, schemas, site
 from kuulo.cli import COMMANDS, cli, flags
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,6 +63,7 @@ def _option(option: options.Option) -> list[str]:
     lines = ["", f"### {option.name}", "", option.help, ""]
     lines.append(f"- flags: {typed}{f' {option.metavar}' if option.metavar else ''}")
     lines.append(f"- variable: `{option.variable}`")
+    lines.append(f"- value: {_value(option)}")
     if option.choices:
         lines.append(f"- one of: {', '.join(f'`{c}`' for c in option.choices)}")
     lines.append(f"- default: {default}")
@@ -77,6 +78,61 @@ def _option(option: options.Option) -> list[str]:
             else:
                 lines.append(f"| {spec.name} | {f'`{native.name}`' if native.name else 'fixed'} | {native.note} |")
     return lines
+
+
+KINDS = {
+    "bool": "yes or no; in variables and files also true, on, 1 and false, off, 0",
+    "choice": "one of the words below",
+    "float": "number",
+    "int": "whole number",
+    "language": "code, English name, or auto",
+    "list": "names separated by commas; the flag may be repeated; in files a list",
+    "pairs": "KEY=VALUE, the value read as JSON where it is JSON; the flag may be repeated; in files a table",
+    "str": "text",
+    "temperatures": "numbers from 0 to 1, separated by commas; in files a text or a list",
+    "time": "seconds, or [HH:]MM:SS[.mmm]; in files a whole number is milliseconds",
+}
+"""What a value looks like, by the option's kind."""
+
+
+def _value(option: options.Option) -> str:
+    text = KINDS[option.kind]
+    if option.minimum is not None and option.maximum is not None:
+        text += f", {option.minimum:g} to {option.maximum:g}"
+    elif option.minimum is not None:
+        text += f", at least {option.minimum:g}"
+    return text
+
+
+def settings_page() -> str:
+    """Where values come from, what they are called in each place, and the variables that are no option's."""
+    lines = [NOTE, "# Settings", "", "Examples and the reasons: [settings](../settings.md).", ""]
+    lines += ["```", (site.__doc__ or "").strip(), "```", "", "## Options", ""]
+    lines += ["A name here is the key in `[defaults]` and `[forced]`; `-` may stand for `_`.", ""]
+    lines += ["| name | variable | flag | value |", "|---|---|---|---|"]
+    for option in options.OPTIONS:
+        flag = option.flags[0].split("/")[0]
+        lines.append(
+            f"| [{option.name}](options.md#{option.name}) | `{option.variable}` | `{flag}` | {_value(option)} |"
+        )
+    lines += ["", "## Other variables", "", "| variable | meaning |", "|---|---|"]
+    lines += [f"| `{name}` | {meaning} |" for name, meaning in sorted(VARIABLES.items())]
+    return "\n".join(lines) + "\n"
+
+
+VARIABLES = {
+    "CUDA_VISIBLE_DEVICES": "The GPUs that may be used, as everywhere; empty: none.",
+    "HF_ENDPOINT": "A mirror of the Hugging Face hub, for `kuulo models pull`.",
+    "HF_TOKEN": "Your token for gated models, for `kuulo models pull`. It is sent to the hub alone, or to its mirror.",
+    "HTTPS_PROXY": "A proxy, for `kuulo models pull`.",
+    "KUULO_OPENAI_URL": "A mirror of OpenAI's server of `.pt` files, for `kuulo models pull`.",
+    "KUULO_SITE": "The site's file, instead of /etc/kuulo/site.toml. It is an error when it is not there.",
+    "KUULO_STORE": "Model stores instead of the user's own, separated by `:`; the last is the one that is written to.",
+    "NO_COLOR": "No colours.",
+    "SLURM_CPUS_PER_TASK": "The cores that a Slurm job has; no more are used.",
+    "TMPDIR": "The system's temporary folder, where scratch is made without `--scratch`.",
+}
+"""Variables that Kuulo or its libraries read and that are no option's."""
 
 
 def engines_page() -> str:
@@ -155,6 +211,7 @@ def exit_codes_page() -> str:
     ]
     lines = [NOTE, "# Exit codes", "", "| code | meaning |", "|---|---|"]
     lines += [f"| {code} | {meaning} |" for code, meaning in rows]
+    lines += ["", "`kuulo models verify` exits with 3 when a model is not what it should be."]
     lines += ["", "## The errors behind them", "", "```", tree, "```"]
     return "\n".join(lines) + "\n"
 
@@ -192,6 +249,7 @@ RENDER: dict[str, Callable[[], str]] = {
     "formats": formats_page,
     "options": options_page,
     "schema": schema_page,
+    "settings": settings_page,
 }
 
 if __name__ == "__main__":
