@@ -35,7 +35,7 @@ demo: base ## install Kuulo, transcribe the recording in examples/, say which fi
 	@echo; echo "Written to demo-output/:"; cd demo-output && find . -type f -name 'jfk*' | sed 's,^\./,  ,' | sort
 
 test: dev ## install what the tests need, then run them without a network
-	@tools/system_packages.sh espeak-ng strace tmux || echo "Going on: tests that need them are skipped." >&2
+	@tools/system_packages.sh espeak-ng strace || echo "Going on: tests that need them are skipped." >&2
 	@$(bin)/python tools/no_network.py $(bin)/python -m pytest -n 2 --dist loadfile $(PYTEST)
 
 lint: dev ## ruff and mypy

@@ -11,7 +11,7 @@ import os
 import stat
 import struct
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -209,7 +209,6 @@ def decode(
     *,
     from_ms: int | None = None,
     to_ms: int | None = None,
-    on_progress: Callable[[int], None] | None = None,
     stop: threading.Event | None = None,
 ) -> Decoded:
     """Writes the recording from `from_ms` to `to_ms` into the file `pcm`: raw float32, little endian, mono, 16 kHz.
@@ -231,8 +230,6 @@ def decode(
                 out.write(block[begin:end].tobytes())
                 written += end - begin
             at += len(block)
-            if on_progress:
-                on_progress(at * 1000 // SAMPLE_RATE)
             if (last is not None and at >= last) or (stop and stop.is_set()):
                 break
         else:

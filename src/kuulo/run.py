@@ -125,7 +125,6 @@ class Run:
                     self._posted.get()()
                 for worker in self._all_workers():
                     worker.end()
-                workers.stop(self._all_workers())
         finally:
             workers.stop(self._all_workers())
             preparation.stop()
