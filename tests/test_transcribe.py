@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
+import sys
 import time
 import wave
 from collections.abc import Callable
@@ -105,14 +107,67 @@ def test_a_second_run_skips_and_a_new_format_needs_no_engine(kuulo: Kuulo, tmp_p
 def test_formats_that_a_killed_run_did_not_come_to_are_made_by_the_next(kuulo: Kuulo, tmp_path: Path) -> None:
     recording = write_wav(tmp_path / "a.wav", 35)
     assert kuulo("transcribe", recording, *null(), "-o", "out").returncode == 0
-    (tmp_path / "out" / "a.txt").unlink()
     stale = tmp_path / "out" / "a.srt"
-    stale.write_text("of an older plan")
+    of_an_older_plan = stale.read_bytes()
+    assert kuulo("transcribe", recording, *null("--to", "10"), "-o", "out").returncode == 0
+    (tmp_path / "out" / "a.txt").unlink()
+    stale.write_bytes(of_an_older_plan)
     os.utime(stale, ns=(0, 0))
-    assert kuulo("transcribe", recording, *null(), "-o", "out").returncode == 0
+    assert kuulo("transcribe", recording, *null("--to", "10"), "-o", "out").returncode == 0
     assert states(tmp_path / "out") == {"a.wav": "skipped"}
-    assert (tmp_path / "out" / "a.txt").read_text() == "Window 0.\nWindow 1.\n"
-    assert "Window 1." in stale.read_text()
+    assert (tmp_path / "out" / "a.txt").read_text() == "Window 0.\n"
+    assert stale.read_bytes() != of_an_older_plan and "Window 1." not in stale.read_text()
+
+
+@pytest.mark.parametrize("foreign", [True, False], ids=["foreign", "edited"])
+@pytest.mark.parametrize("how", [["--to", "10"], ["--skip"]], ids=["another plan", "a skipping run"])
+def test_a_format_that_is_not_as_kuulo_wrote_it_is_left_alone_and_named(
+    kuulo: Kuulo, tmp_path: Path, foreign: bool, how: list[str]
+) -> None:
+    recording, out = write_wav(tmp_path / "a.wav", 35), tmp_path / "out"
+    first = ["-f", "txt"] if foreign else []
+    assert kuulo("transcribe", recording, *null(), *first, "-o", "out").returncode == 0
+    mine = out / "a.srt"
+    mine.write_text("my own work")
+    os.utime(mine, ns=(0, 0))
+    for _ in range(2):  # it is said as long as it is so
+        done = kuulo("transcribe", recording, *null(*how), "-o", "out")
+        assert done.returncode == 0, done.stderr
+        assert mine.read_text() == "my own work"
+        (file,) = read(out / "report.json")["files"]
+        assert "out/a.srt" in file["warning"] and "move it away" in file["warning"]
+        assert "out/a.srt" not in file["outputs"] and "a.srt" in done.stderr
+    assert (out / "a.txt").read_text().startswith("Window 0.\n")
+    mine.rename(tmp_path / "kept.srt")
+    done = kuulo("transcribe", recording, *null(*how), "-o", "out")
+    assert "Window 0." in mine.read_text() and "left alone" not in done.stderr
+    mine.write_text("my own work")
+    assert kuulo("transcribe", recording, *null(), "--overwrite", "-o", "out").returncode == 0
+    assert "Window 0." in mine.read_text()
+
+
+def test_a_file_with_the_very_content_that_is_to_be_written_is_not_in_the_way(kuulo: Kuulo, tmp_path: Path) -> None:
+    recording, out = write_wav(tmp_path / "a.wav", 35), tmp_path / "out"
+    assert kuulo("transcribe", recording, *null(), "-f", "txt", "-o", "out").returncode == 0
+    assert kuulo("export", out / "a.json", "-f", "srt").returncode == 0
+    os.utime(out / "a.srt", ns=(0, 0))
+    assert kuulo("transcribe", recording, *null(), "-o", "out").returncode == 0
+    assert "warning" not in read(out / "report.json")["files"][0]
+    assert kuulo("transcribe", recording, *null("--to", "10"), "-o", "out").returncode == 0
+    assert "Window 1." not in (out / "a.srt").read_text()
+
+
+def test_a_master_copy_that_was_edited_gives_new_formats_and_is_not_replaced(kuulo: Kuulo, tmp_path: Path) -> None:
+    recording, master = write_wav(tmp_path / "a.wav", 35), tmp_path / "out" / "a.json"
+    assert kuulo("transcribe", recording, *null(), "-o", "out").returncode == 0
+    master.write_text(master.read_text().replace("Window 1.", "By hand."))
+    assert kuulo("transcribe", recording, *null(), "-o", "out").returncode == 0
+    assert (tmp_path / "out" / "a.txt").read_text() == "Window 0.\nBy hand.\n"
+    done = kuulo("transcribe", recording, *null("--to", "10"), "-o", "out")
+    assert done.returncode == 1 and "out/a.json" in done.stderr and "--overwrite" in done.stderr
+    assert "By hand." in master.read_text()
+    assert kuulo("transcribe", recording, *null("--to", "10"), "--overwrite", "-o", "out").returncode == 0
+    assert texts(master) == [" Window 0."]
 
 
 def test_another_plan_or_another_recording_is_done_again(kuulo: Kuulo, tmp_path: Path) -> None:
@@ -250,6 +305,14 @@ def test_a_file_that_is_not_ours_is_left_alone(kuulo: Kuulo, tmp_path: Path) -> 
     assert notes.read_text() == "Window 0.\n"
 
 
+def test_formats_of_kuulo_without_their_master_copy_are_written_anew(kuulo: Kuulo, tmp_path: Path) -> None:
+    recording, out = write_wav(tmp_path / "a.wav", 35), tmp_path / "out"
+    assert kuulo("transcribe", recording, *null(), "-o", "out").returncode == 0
+    (out / "a.json").unlink()
+    assert kuulo("transcribe", recording, *null("--to", "10"), "-o", "out").returncode == 0
+    assert (out / "a.txt").read_text() == "Window 0.\n"
+
+
 def test_any_name(kuulo: Kuulo, tmp_path: Path, weird_name: str) -> None:
     folder = tmp_path / weird_name
     folder.mkdir()
@@ -283,10 +346,24 @@ def start(command: list[str], environment: dict[str, str], cwd: Path) -> subproc
     )  # fmt: skip
 
 
-def wait_for_segments(output: Path, count: int) -> None:
-    """Until a journal has that many segments."""
+def with_hangup(disposition: str, command: list[str], *, on_terminal: bool = False) -> list[str]:
+    """The command as a process that begins with this for SIGHUP, "SIG_DFL" or "SIG_IGN", whatever the tests have; its
+    standard input is its terminal if asked."""
+    code = [
+        "import os, signal, sys",
+        f"signal.signal(signal.SIGHUP, signal.{disposition})",
+        *(["os.login_tty(0)"] if on_terminal else []),
+        "os.execv(sys.argv[1], sys.argv[1:])",
+    ]
+    return [sys.executable, "-c", "; ".join(code), *command]
+
+
+def wait_for_segments(output: Path, count: int, terminal: int | None = None) -> None:
+    """Until a journal has that many segments; what comes from the terminal meanwhile is read."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
+        if terminal is not None and select.select([terminal], [], [], 0)[0]:
+            os.read(terminal, 65_536)
         for journal in output.glob(".kuulo/partial/*.jsonl"):
             if journal.read_bytes().count(b'"segment"') >= 2 * count:
                 return
@@ -294,7 +371,7 @@ def wait_for_segments(output: Path, count: int) -> None:
     raise AssertionError("the run heard nothing")
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_a_stopped_run_goes_on_inside_the_recording(
     how: signal.Signals,
     kuulo: Kuulo,
@@ -306,7 +383,7 @@ def test_a_stopped_run_goes_on_inside_the_recording(
     undisturbed = kuulo("transcribe", recording, *null(), "-o", "reference")
     assert undisturbed.returncode == 0
     slow = [*kuulo_command, "transcribe", str(recording), *null("--engine-option", "wait_ms=250"), "-o", "out"]
-    process = start(slow, kuulo_environment, tmp_path)
+    process = start(with_hangup("SIG_DFL", slow), kuulo_environment, tmp_path)
     wait_for_segments(tmp_path / "out", 3)
     process.send_signal(how)
     began = time.monotonic()
@@ -325,6 +402,40 @@ def test_a_stopped_run_goes_on_inside_the_recording(
     assert resumed >= 60_000
     assert read(tmp_path / "out" / "a.json")["provenance"]["resumed"] == resumed
     assert texts(tmp_path / "out" / "a.json") == texts(tmp_path / "reference" / "a.json")
+
+
+def test_a_closed_terminal_stops_a_run_and_leaves_nothing_in_scratch(
+    kuulo_command: list[str], kuulo_environment: dict[str, str], tmp_path: Path
+) -> None:
+    recording = write_wav(tmp_path / "a.wav", 300)
+    slow = [*kuulo_command, "transcribe", str(recording), *null("--engine-option", "wait_ms=250"), "-o", "out"]
+    terminal, inside = os.openpty()
+    process = subprocess.Popen(
+        with_hangup("SIG_DFL", slow, on_terminal=True), stdin=inside, stdout=inside, stderr=inside,
+        env=kuulo_environment, cwd=tmp_path,
+    )  # fmt: skip
+    os.close(inside)
+    wait_for_segments(tmp_path / "out", 3, terminal)
+    os.close(terminal)
+    for _ in range(50):  # again while it tidies up, as shells do
+        time.sleep(0.005)
+        process.send_signal(signal.SIGHUP)
+    assert process.wait(20) == 130
+    assert states(tmp_path / "out") == {"a.wav": "stopped"}
+    assert list(Path(kuulo_environment["TMPDIR"]).iterdir()) == []
+
+
+def test_a_run_that_is_to_outlive_its_terminal_does(
+    kuulo_command: list[str], kuulo_environment: dict[str, str], tmp_path: Path
+) -> None:
+    recording = write_wav(tmp_path / "a.wav", 150)
+    slow = [*kuulo_command, "transcribe", str(recording), *null("--engine-option", "wait_ms=250"), "-o", "out"]
+    process = start(with_hangup("SIG_IGN", slow), kuulo_environment, tmp_path)
+    wait_for_segments(tmp_path / "out", 2)
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert states(tmp_path / "out") == {"a.wav": "done"}
 
 
 def test_a_workers_end_follows_its_parents(

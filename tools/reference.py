@@ -86,11 +86,11 @@ KINDS = {
     "float": "number",
     "int": "whole number",
     "language": "code, English name, or auto",
-    "list": "names separated by commas; the flag may be repeated; in files a list",
-    "pairs": "KEY=VALUE, the value read as JSON where it is JSON; the flag may be repeated; in files a table",
+    "list": "names separated by commas; the flag may be repeated; in files also a list",
+    "pairs": "KEY=VALUE, the value read as JSON where it is JSON; the flag may be repeated; in files also a table",
     "str": "text",
-    "temperatures": "numbers from 0 to 1, separated by commas; in files a text or a list",
-    "time": "seconds, or [HH:]MM:SS[.mmm]; in files a whole number is milliseconds",
+    "temperatures": "numbers from 0 to 1, separated by commas; in files also a list",
+    "time": "seconds, or [HH:]MM:SS[.mmm]",
 }
 """What a value looks like, by the option's kind."""
 

@@ -190,7 +190,7 @@ BY_NAME: dict[str, Option] = {o.name: o for o in OPTIONS}
 
 def parse_time_ms(text: str) -> int:
     """Milliseconds in `90`, `90.5`, `1:30`, `00:01:30.500`; raises UsageError."""
-    match = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)", text.strip())
+    match = re.fullmatch(r"(?:(?:(\d{1,9}):)?(\d{1,9}):)?(\d{1,9}(?:\.\d+)?)", text.strip())
     if not match:
         raise UsageError(f"{text!r} is not a time", do="write seconds (90.5) or [HH:]MM:SS (00:10:00)")
     hours, minutes, seconds = match.groups()
@@ -231,19 +231,24 @@ def parse_pairs(texts: tuple[str, ...]) -> dict[str, Any]:
             pairs[key] = json.loads(value)
         except ValueError:
             pairs[key] = value
+        except RecursionError as error:
+            raise UsageError(f"--engine-option {key}: the value is nested too deeply") from error
     return pairs
 
 
 def parse(option: Option, value: Any) -> Any:
-    """`value` (text from a flag, a variable or a file, or already typed) as the option's type; raises UsageError."""
+    """`value` (text from a flag or a variable, or already typed) as the option's type; raises UsageError, which names
+    the flag."""
     try:
-        return _parse(option, value)
+        return value_of(option, value)
     except UsageError as error:
-        raise UsageError(f"{option.flags[0].split('/')[0]}: {error.what}", do=error.do) from error
+        called = option.flags[0].split("/")[0]
+        raise UsageError(f"{called}: {error.what}", looked_at=error.looked_at, do=error.do) from error
 
 
-def _parse(option: Option, value: Any) -> Any:
-    from kuulo import languages
+def value_of(option: Option, value: Any) -> Any:
+    """As `parse`; its UsageError does not say whose value it is."""
+    from kuulo import formats, languages
 
     if value is None:
         return None
@@ -264,7 +269,9 @@ def _parse(option: Option, value: Any) -> Any:
         return parse_temperatures(value) if isinstance(value, str) else tuple(float(v) for v in value)
     if option.kind == "list":
         parts = value.split(",") if isinstance(value, str) else [p for v in value for p in str(v).split(",")]
-        return tuple(dict.fromkeys(p.strip().lower() for p in parts if p.strip()))
+        names = tuple(dict.fromkeys(p.strip().lower() for p in parts if p.strip()))
+        formats.check(names)  # of formats: there is no other list
+        return names
     if option.kind == "pairs":
         if isinstance(value, Mapping):
             return dict(value)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kuulo import engines, options
+from kuulo import engines, miniature, options
 from kuulo.engines.base import EngineSpec
 from kuulo.errors import EngineMissing, ModelMissing, OptionRefused, UsageError
 from kuulo.machine import Machine
@@ -36,7 +36,8 @@ WORKER_OVERHEAD_BYTES = 700_000_000
 
 @dataclass(frozen=True)
 class Model:
-    """A model as a plan needs it. `digest` identifies its files; `origin` says where it was found."""
+    """A model as a plan needs it. `digest` identifies its files; `origin` says where it was found. One that is
+    `built_in` is for demonstration: it serves only who names it."""
 
     name: str
     format: str
@@ -48,6 +49,7 @@ class Model:
     multilingual: bool | None = None
     translates: bool | None = None
     rank: int = 1000
+    built_in: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,8 @@ def resolve(settings: Settings, facts: Facts, recordings: int = 1) -> Plan:
     notes = []
     if spec.quality_note:
         notes.append(f"{spec.quality_note} For a better transcript: {BETTER}")
+    if model and model.built_in:
+        notes.append(f"{miniature.NOTE} For real recordings: {BETTER}")
     plan = Plan(
         engine=spec.name,
         model=model,
@@ -158,7 +162,7 @@ def choose(settings: Settings, facts: Facts) -> tuple[EngineSpec, Model | None, 
             return spec, None, "named by --engine"
         if wanted_model:
             return spec, facts.find_model(str(wanted_model), spec.model_formats), "engine and model named"
-        best = _best([m for m in facts.models if m.format in spec.model_formats])
+        best = _best([m for m in facts.models if m.format in spec.model_formats and not m.built_in])
         if best is None:
             raise ModelMissing(
                 f"no store has a model for {spec.name}",
@@ -223,7 +227,7 @@ def _best_of_all(
 ) -> tuple[EngineSpec, Model | None, str]:
     formats = {f: s for s in reversed(usable) for f in s.model_formats}
     order = [s.name for s in usable]
-    candidates = [m for m in facts.models if m.format in formats]
+    candidates = [m for m in facts.models if m.format in formats and not m.built_in]
     if candidates:
         model = min(candidates, key=lambda m: (m.rank, order.index(formats[m.format].name), m.name))
         spec = formats[model.format]

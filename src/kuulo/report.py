@@ -28,6 +28,10 @@ class Outcome:
     do: str | None = None
     warning: str | None = None
 
+    def warn(self, text: str) -> None:
+        """Add to what people should know although nothing failed."""
+        self.warning = f"{self.warning}; {text}" if self.warning else text
+
     def to_json(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if v is not None}
 

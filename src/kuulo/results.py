@@ -1,7 +1,8 @@
 """The results of recordings in the output folder: what is there already, and writing what is new.
 
 The master copy is written first and the formats after it, each whole or not at all. A format that is missing or older
-than its master is one that a killed run did not come to: it is rendered from the master by the next.
+than its master is one that a killed run did not come to: it is rendered from the master by the next. A file that Kuulo
+did not write, or that was changed since, is replaced by `--overwrite` alone.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -19,6 +20,7 @@ import kuulo
 from kuulo import atomic, audio, formats, naming
 from kuulo.errors import CannotRun, InputFailed, KuuloError
 from kuulo.formats import json as master
+from kuulo.note import Note
 from kuulo.plan import Plan
 from kuulo.transcript import Audio, Provenance, Step, Transcript
 from kuulo.work import Work
@@ -67,22 +69,12 @@ class Results:
             return True
         if (found.bytes, found.modified_ns) == (facts.st_size, facts.st_mtime_ns):
             return False
-        try:
-            known = self._source(stem).read_bytes()
-        except FileNotFoundError:
-            return False
-        return known != _place(path) and audio.sha256(path) != found.sha256
+        place = Note.read(self._note(stem)).place
+        return place is not None and place != _place(path) and audio.sha256(path) != found.sha256
 
-    def _source(self, stem: PurePath) -> Path:
-        """The file that says where the recording of `stem` is."""
+    def _note(self, stem: PurePath) -> Path:
+        """The file of the Note about the results of `stem`."""
         return self.folder / ".kuulo" / "sources" / hashlib.sha256(os.fsencode(str(stem))).hexdigest()[:24]
-
-    def _note_source(self, work: Work) -> None:
-        """Remember where the recording of a result is; it may have been moved since."""
-        source, place = self._source(work.stem), _place(work.path)
-        if not source.exists() or source.read_bytes() != place:
-            source.parent.mkdir(parents=True, exist_ok=True)
-            atomic.write_bytes(source, place)
 
     def is_done(self, work: Work) -> bool:
         """Whether the recording's results are there, from this plan; a format that is missing or older than the
@@ -91,9 +83,10 @@ class Results:
         target = self.target(work, "json")
         if existing == "overwrite":
             return False
+        note = Note.read(self._note(work.stem))
         if not target.exists():
             for name in self.formats:
-                if self.target(work, name).exists():
+                if not self._is_free(work, name, note):
                     raise _in_the_way(self.target(work, name))
             return False
         try:
@@ -101,14 +94,23 @@ class Results:
         except KuuloError as error:
             raise _in_the_way(target) from error
         if existing != "skip" and not self._same(work, transcript):
+            if not self._is_free(work, "json", note):
+                raise _in_the_way(target)
             return False
-        self._note_source(work)
+        if note.place != _place(work.path):  # it may have been moved since
+            note.extended(_place(work.path), {}).write(self._note(work.stem))
         written = target.stat().st_mtime_ns
-        for name in self.formats:
-            path = self.target(work, name)
-            if not path.exists() or path.stat().st_mtime_ns < written:
-                self._render(work, transcript, name)
+        stale = [name for name in self.formats if not _is_since(self.target(work, name), written)]
+        self._render(work, transcript, stale)
         return True
+
+    def _is_free(self, work: Work, name: str, note: Note, content: bytes | None = None) -> bool:
+        """Whether a format's file may be written: none is there, or one that Kuulo wrote, or one with this content."""
+        target = self.target(work, name)
+        if self.plan.options["existing"] == "overwrite" or not target.exists():
+            return True
+        found = target.read_bytes()
+        return found == content or note.wrote(name, found)
 
     def _same(self, work: Work, transcript: Transcript) -> bool:
         """Whether a master copy is of this recording under this plan. Size and time of change stand for the content,
@@ -121,19 +123,28 @@ class Results:
         return transcript.provenance.key == self.plan.key_for(sha256)
 
     def write(self, work: Work, transcript: Transcript) -> None:
-        """Every format, and the master. Raises KuuloError or OSError."""
-        target = self.target(work, "json")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self._note_source(work)
-        atomic.write_bytes(target, formats.render("json", transcript, self.layout))
-        work.outcome.outputs.append(naming.shown(target))
-        for name in self.formats:
-            self._render(work, transcript, name)
+        """The master, and every format. Raises KuuloError or OSError."""
+        self.target(work, "json").parent.mkdir(parents=True, exist_ok=True)
+        self._put(work, {"json": formats.render("json", transcript, self.layout)})
+        self._render(work, transcript, self.formats)
 
-    def _render(self, work: Work, transcript: Transcript, name: str) -> None:
-        target = self.target(work, name)
-        atomic.write_bytes(target, formats.render(name, transcript, self.layout))
-        work.outcome.outputs.append(naming.shown(target))
+    def _render(self, work: Work, transcript: Transcript, names: Sequence[str]) -> None:
+        if names:
+            self._put(work, {name: formats.render(name, transcript, self.layout) for name in names})
+
+    def _put(self, work: Work, contents: Mapping[str, bytes]) -> None:
+        """Write files by format, and note it before. One that is in the way is left alone, with a warning; a master
+        copy in the way was changed while the recording was heard: raises InputFailed."""
+        note = Note.read(self._note(work.stem))
+        free = {name: content for name, content in contents.items() if self._is_free(work, name, note, content)}
+        if "json" in contents and "json" not in free:
+            raise _in_the_way(self.target(work, "json"))
+        note.extended(_place(work.path), free).write(self._note(work.stem))
+        for name, content in free.items():
+            atomic.write_bytes(self.target(work, name), content)
+            work.outcome.outputs.append(naming.shown(self.target(work, name)))
+        if len(free) < len(contents):
+            work.outcome.warn(_left_alone([self.target(work, name) for name in contents if name not in free]))
 
     def transcript(self, work: Work, hello: Mapping[str, Any], device: str | None, compute: str | None) -> Transcript:
         """The transcript of a recording that was heard to its end, on the recording's own clock. `hello` is what the
@@ -189,8 +200,19 @@ def _place(path: Path) -> bytes:
     return os.fsencode(path.absolute())
 
 
+def _is_since(path: Path, ns: int) -> bool:
+    return path.exists() and path.stat().st_mtime_ns >= ns
+
+
 def _in_the_way(path: Path) -> InputFailed:
     return InputFailed(
-        f"{naming.shown(path)} is there and was not written by Kuulo",
+        f"{naming.shown(path)} is there and was not written by Kuulo, or was changed since",
         do="choose another --output, or --overwrite to replace it",
+    )
+
+
+def _left_alone(paths: Sequence[Path]) -> str:
+    return (
+        f"left alone, not written by Kuulo or changed since: {', '.join(naming.shown(p) for p in paths)}. "
+        "To have it written anew, move it away and give the same command again"
     )

@@ -20,13 +20,12 @@ A site may also force a value: then nobody else can set another. Both files are 
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kuulo import options
+from kuulo import options, settings_file
 from kuulo.errors import UsageError
 
 SITE_FILE = Path("/etc/kuulo/site.toml")
@@ -47,7 +46,7 @@ class Site:
         """The model stores, as `models.store.Stores`."""
         from kuulo.models import store
 
-        return store.stores_from(os.environ, self.stores, user_data_folder())
+        return store.stores_from(os.environ, self.stores, user_data_folder(), user_cache_folder())
 
 
 @dataclass(frozen=True)
@@ -67,15 +66,15 @@ def load(environ: Mapping[str, str] = os.environ) -> Site:
     named = environ.get("KUULO_SITE")
     site_file = Path(named) if named else SITE_FILE
     user_file = user_config_folder() / "config.toml"
-    site = _read(site_file, {"stores", "defaults", "forced"}, required=bool(named))
-    user = _read(user_file, {"defaults"}, required=False)
+    site = settings_file.read(site_file, {"stores", "defaults", "forced"}, required=bool(named))
+    user = settings_file.read(user_file, {"defaults"}, required=False)
     return Site(
         site_file=site_file if site is not None else None,
         user_file=user_file if user is not None else None,
-        stores=tuple(Path(s) for s in (site or {}).get("stores", ())),
-        defaults=_values((site or {}).get("defaults", {}), site_file),
-        forced=_values((site or {}).get("forced", {}), site_file),
-        user=_values((user or {}).get("defaults", {}), user_file),
+        stores=settings_file.folders(site or {}, "stores", site_file),
+        defaults=settings_file.values(site or {}, "defaults", site_file),
+        forced=settings_file.values(site or {}, "forced", site_file),
+        user=settings_file.values(user or {}, "defaults", user_file),
     )
 
 
@@ -127,42 +126,8 @@ def user_data_folder() -> Path:
     return platformdirs.user_data_path("kuulo")
 
 
-def _read(path: Path, known: set[str], *, required: bool) -> dict[str, Any] | None:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        if not required:
-            return None
-        raise UsageError(
-            "the site file is not there", looked_at=f"$KUULO_SITE: {path}", do="correct or unset KUULO_SITE"
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"a settings file cannot be read: {error}", looked_at=str(path)) from error
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"a settings file is not TOML: {error}", looked_at=str(path)) from error
-    unknown = set(data) - known
-    if unknown:
-        raise UsageError(
-            f"a settings file has an unknown key: {sorted(unknown)[0]}",
-            looked_at=str(path),
-            do=f"known: {', '.join(sorted(known))}",
-        )
-    return data
+def user_cache_folder() -> Path:
+    """Where what can be made again is kept."""
+    import platformdirs
 
-
-def _values(table: Any, path: Path) -> dict[str, Any]:
-    if not isinstance(table, dict):
-        raise UsageError("a settings file's defaults are not a table", looked_at=str(path))
-    values = {}
-    for name, value in table.items():
-        name = name.replace("-", "_")
-        if name not in options.BY_NAME:
-            raise UsageError(
-                f"a settings file has an unknown option: {name}",
-                looked_at=str(path),
-                do="known options: " + ", ".join(sorted(options.BY_NAME)),
-            )
-        values[name] = options.parse(options.BY_NAME[name], value)
-    return values
+    return platformdirs.user_cache_path("kuulo")

@@ -28,7 +28,7 @@ def _all_specs() -> list[Any]:
 
 def model(ref: Any) -> Model:
     """A store's ModelRef as a plan needs it, with what its files say about it."""
-    from kuulo.models import check
+    from kuulo.models import built_in, check
 
     path = Path(ref.path).absolute()  # a worker stands elsewhere
     known = check.describe(ref.format, path)
@@ -41,6 +41,7 @@ def model(ref: Any) -> Model:
         origin=str(ref.source or "path"),
         revision=ref.revision or None,
         multilingual=known.multilingual,
-        translates=known.translates,
+        translates=known.translates if ref.translates is None else ref.translates,
         rank=ref.rank,
+        built_in=built_in.is_built_in(ref),
     )

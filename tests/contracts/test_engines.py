@@ -395,6 +395,25 @@ def test_a_checkpoint_that_would_run_code_is_not_loaded(loaded: Loaded, tmp_path
     assert not trace.exists()
 
 
+NEEDS_MORE = [
+    ({}, {"flash_attention": True}, "flash attention needs an NVIDIA GPU", "leave --engine-option flash_attention out"),
+    ({}, {"num_workers": "many"}, "does not take these values: num_workers='many'", "--engine-option"),
+    ({"compute_type": "float16"}, {}, "float16 compute type", "one of auto, "),
+]
+
+
+@pytest.mark.parametrize(("options", "raw", "what", "do"), NEEDS_MORE, ids=["flash attention", "raw", "compute type"])
+def test_faster_whisper_says_what_failed_when_it_is_not_the_model(
+    options: dict[str, Any], raw: dict[str, Any], what: str, do: str, loaded: Loaded
+) -> None:
+    name = "faster-whisper"
+    if options and "float16" in pytest.importorskip("ctranslate2").get_supported_compute_types("cpu"):
+        pytest.skip("this CPU can")
+    with pytest.raises(Unusable, match=what) as caught:
+        engines.module(name).load(loaded.task(name, raw, **options))
+    assert do in caught.value.do and "verify" not in caught.value.do
+
+
 def test_batch_of_parts_says_the_same_words(loaded: Loaded, miniature: Any) -> None:
     known = miniature.clip("two_windows")
     noise = np.random.default_rng(0).standard_normal(len(known.samples())).astype(np.float32) * 2e-5

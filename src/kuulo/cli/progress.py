@@ -61,7 +61,7 @@ class Lines:
         outcome = work.outcome
         if outcome.state == FAILED:
             self.say(f"failed: {outcome.source}: {outcome.why}")
-        elif outcome.state == DONE and outcome.warning:
+        elif outcome.warning:
             self.say(f"{outcome.source}: {outcome.warning}")
 
     def note(self, text: str) -> None:
@@ -193,9 +193,9 @@ class Bars(Lines):
             super().say(text)
 
     def close(self) -> None:
-        if self._bars is not None:
-            self._bars.stop()
-            self._bars = None
+        bars, self._bars = self._bars, None
+        if bars is not None:
+            bars.stop()
 
 
 def shorten(name: str, width: int = 32) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
-from collections.abc import Sequence
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -46,7 +47,6 @@ def transcribe(
     settings = site.settle(settings_files, given)
     if settings.values["print"] and settings.values["json"]:
         raise UsageError("--print and --json both want standard output", do="leave one out")
-    _check_formats(settings.values["format"])
     found = audio.find(inputs)
     resolved = plan.resolve(settings, survey.facts(settings_files), max(1, len(found.recordings)))
     if dry_run:
@@ -54,18 +54,12 @@ def transcribe(
     return _run(resolved, found)
 
 
-def _check_formats(names: Sequence[str]) -> None:
-    from kuulo import formats
-
-    formats.check(names)
-
-
 def _run(resolved: Plan, found: Any) -> int:
     from kuulo import run
     from kuulo.cli import progress
     from kuulo.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _stop_when_told()
     quiet, as_json = bool(resolved.options["quiet"]), bool(resolved.options["json"])
     watcher = progress.watcher(quiet=quiet)
     watcher.chosen(resolved)
@@ -73,8 +67,9 @@ def _run(resolved: Plan, found: Any) -> int:
     try:
         job.go()
     except KeyboardInterrupt:
-        watcher.close()
-        watcher.stopped(job.report)
+        with contextlib.suppress(OSError):  # the terminal may be closed: nobody is there to be told
+            watcher.close()
+            watcher.stopped(job.report)
         return EXIT_INTERRUPTED
     finally:
         watcher.close()
@@ -84,6 +79,22 @@ def _run(resolved: Plan, found: Any) -> int:
     if as_json:
         click.echo(json.dumps(job.report.to_json(), indent=1))
     return EXIT_SOME_FAILED if job.report.count("failed") else EXIT_OK
+
+
+def _stop_when_told() -> None:
+    """SIGTERM (a scheduler) and SIGHUP (a closed terminal) stop a run as Ctrl-C does, so that scratch is emptied. Where
+    SIGHUP is ignored, as under nohup, it stays so."""
+    told = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        told.append(signal.SIGHUP)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in told:  # terminal and shell both send SIGHUP: the second must not cut the tidying short
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for each in told:
+        signal.signal(each, stop)
 
 
 def _print_transcripts(job: Any) -> None:

@@ -106,8 +106,8 @@ def _arguments(options: Mapping[str, Any], raw: Mapping[str, Any]) -> Dict[str, 
 
 
 def load(task: Task) -> Session:
-    """The model in memory. Raises Unusable for raw options that faster-whisper does not have, and when CTranslate2
-    cannot load the model on the device."""
+    """The model in memory. Raises Unusable for raw options that faster-whisper does not have or the device cannot do,
+    and when CTranslate2 cannot load the model on the device."""
     import ctranslate2
     from faster_whisper import BatchedInferencePipeline, WhisperModel
 
@@ -125,6 +125,12 @@ def load(task: Task) -> Session:
     if name == "auto":
         name = "cuda" if ctranslate2.get_cuda_device_count() > 0 else "cpu"
     keywords = {k: raw.pop(k) for k in list(raw) if k in constructor}
+    if name == "cpu" and keywords.get("flash_attention"):
+        raise Unusable(
+            "flash attention needs an NVIDIA GPU, and the device is cpu",
+            "leave --engine-option flash_attention out, or give --device cuda where there is one",
+        )
+    asked = sorted(keywords)
     keywords.setdefault("cpu_threads", options.get("threads") or 0)
     try:
         model = _model_class()(
@@ -135,13 +141,34 @@ def load(task: Task) -> Session:
             local_files_only=True,
             **keywords,
         )
+    except TypeError as error:
+        if not asked:
+            raise
+        raise Unusable(
+            f"faster-whisper does not take these values: {', '.join(f'{k}={keywords[k]!r}' for k in asked)}",
+            "correct them or leave --engine-option out",
+        ) from error
     except (RuntimeError, ValueError) as error:
         raise Unusable(
             f"CTranslate2 cannot load the model on {name}: {error}",
-            "try --device cpu, or another --compute-type" if name != "cpu" else "check it: kuulo models verify",
+            _remedy(str(error), name, options.get("compute_type")),
         ) from error
     arguments = _arguments(options, raw)
     return _Batched(model, name, arguments) if batched else _Sequential(model, name, arguments)
+
+
+def _remedy(error: str, device: str, compute_type: Any) -> str:
+    """What to do when CTranslate2 does not load a model."""
+    import ctranslate2
+
+    if "FlashAttention" in error:  # the GPU is too old for it
+        return "leave --engine-option flash_attention out"
+    if device != "cpu":
+        return "try --device cpu, or another --compute-type"
+    can = ctranslate2.get_supported_compute_types(device)
+    if compute_type not in (None, "auto", *can):
+        return f"on this CPU --compute-type is one of auto, {', '.join(sorted(can))}"
+    return "check it: kuulo models verify"
 
 
 class _Sequential(Session):

@@ -29,7 +29,7 @@ from kuulo.errors import KuuloError, ModelMissing, UsageError
 from kuulo.models import catalog, check
 from kuulo.models.catalog import Entry, Source
 from kuulo.models.manifest import ModelFile, ModelRef
-from kuulo.models.store import CHUNK, STAGING, Store, described, now, valid_name
+from kuulo.models.store import CHUNK, STAGING, Store, described, free_name, now
 
 HUB = "https://huggingface.co"
 OPENAI = "https://openaipublic.azureedge.net/main/whisper/models"
@@ -104,7 +104,7 @@ def pull(
     catalogue's. `rename`: its name in the store. A pull that was cut goes on where it stopped. Raises UsageError
     for what cannot be asked, ModelMissing for all that the network, the server, the disk or the files do."""
     entry, source = _what(name, format_)
-    local = valid_name(rename or entry.name)
+    local = free_name(rename or entry.name)
     target = store.place(local, source.format)
     if target.is_dir() and not replace:
         raise UsageError(

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kuulo import miniature
 from kuulo.errors import ModelMissing, UsageError
 from kuulo.models import catalog, check, manifest
 from kuulo.models.binary import Damaged
@@ -110,7 +111,7 @@ class Store:
             _move_into_place(staged, target, replace=replace)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise _store_error(self.folder, error) from error
+                raise store_error(self.folder, error) from error
             raise UsageError(
                 f"the store already has {ref.name} as {ref.format}",
                 looked_at=str(target),
@@ -129,7 +130,7 @@ class Store:
             try:
                 target.rename(folder / target.name)
             except OSError as error:
-                raise _store_error(self.folder, error) from error
+                raise store_error(self.folder, error) from error
         return target
 
     def _make(self, folder: Path) -> None:
@@ -138,14 +139,16 @@ class Store:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _store_error(self.folder, error) from error
+            raise store_error(self.folder, error) from error
 
 
 @dataclass(frozen=True)
 class Stores:
-    """Stores in the order in which they are looked into; what is added goes into the last."""
+    """Stores in the order in which they are looked into; what is added goes into the last. `spare`: the user's own
+    cache, for what can be made again and has no other place."""
 
     layers: tuple[Store, ...]
+    spare: Store | None = None
 
     @property
     def writable(self) -> Store:
@@ -183,12 +186,19 @@ class Stores:
         return None
 
     def resolve(self, name_or_path: str, formats: Sequence[str]) -> ModelRef:
-        """The model by name, or at a path (anything with a slash); its files were checked (headers and sizes).
+        """The model by name, or at a path (anything with a slash); its files were checked (headers and sizes). The
+        built-in one is written first, where no store has it.
 
         Raises ModelMissing with the command that gets it."""
         if is_path(name_or_path):
             return at_path(Path(name_or_path).expanduser(), formats)
-        ref = self.find(name_or_path, formats) if NAME_PATTERN.fullmatch(name_or_path) else None
+        ref: ModelRef | None = None
+        if name_or_path == miniature.NAME:
+            from kuulo.models import built_in  # which is about stores itself
+
+            ref = built_in.provide(self, formats)
+        elif NAME_PATTERN.fullmatch(name_or_path):
+            ref = self.find(name_or_path, formats)
         if ref is None:
             raise self._missing(name_or_path, formats)
         found = size_problems(ref) or check.problems(ref.format, ref.path)
@@ -232,13 +242,16 @@ def _first(name: str, formats: Sequence[str]) -> str:
     return next(f for f in formats if f in catalog.load()[name].sources)
 
 
-def stores_from(environ: Mapping[str, str], site_stores: Sequence[Path], user_data_dir: Path) -> Stores:
+def stores_from(
+    environ: Mapping[str, str], site_stores: Sequence[Path], user_data_dir: Path, user_cache_dir: Path | None = None
+) -> Stores:
     """The site's stores (read-only), then those that $KUULO_STORE lists (the last one is written to), or else the
-    user's own, USER_DATA_DIR/models."""
+    user's own, USER_DATA_DIR/models. USER_CACHE_DIR/models is the spare one."""
     named = [Path(part).expanduser() for part in environ.get(VARIABLE, "").split(os.pathsep) if part]
     own = named or [user_data_dir / "models"]
     read_only = [*site_stores, *own[:-1]]
-    return Stores((*(Store(folder, writable=False) for folder in read_only), Store(own[-1])))
+    spare = Store(user_cache_dir / "models") if user_cache_dir else None
+    return Stores((*(Store(folder, writable=False) for folder in read_only), Store(own[-1])), spare)
 
 
 def is_path(text: str) -> bool:
@@ -254,6 +267,13 @@ def valid_name(name: str) -> str:
             do="letters, digits, '.', '_' and '-', at most 100, beginning with a letter or digit",
         )
     return name
+
+
+def free_name(name: str) -> str:
+    """The name as it is; raises UsageError when it is that of the built-in model, or none."""
+    if name == miniature.NAME:
+        raise UsageError(f"{name} is the name of the built-in model", do="give --name with another")
+    return valid_name(name)
 
 
 def at_path(path: Path, formats: Sequence[str]) -> ModelRef:
@@ -289,7 +309,7 @@ def add(
     if not path.exists():
         raise ModelMissing("there is nothing at this path", looked_at=str(path.absolute()), do="correct the path")
     format_ = format_ or _detect(path)
-    name = valid_name(name or _default_name(path, format_))
+    name = free_name(name or _default_name(path, format_))
     target = store.place(name, format_)
     if target.is_dir() and not replace:
         raise UsageError(
@@ -302,7 +322,7 @@ def add(
         try:
             files = tuple(_bring(file, staged, link=link, progress=progress) for file in check.files(format_, path))
         except OSError as error:
-            raise _store_error(store.folder, error) from error
+            raise store_error(store.folder, error) from error
         ref = dataclasses.replace(described(name, format_, staged, files), source=str(path.absolute()), added=now())
         return store.install(ref, staged, replace=replace)
 
@@ -465,7 +485,8 @@ def _folders(folder: Path, troubles: list[Trouble]) -> list[Path]:
         return []
 
 
-def _store_error(folder: Path, error: OSError) -> ModelMissing:
+def store_error(folder: Path, error: OSError) -> ModelMissing:
+    """What to tell people of a store that cannot be written."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return ModelMissing(
         f"the store cannot be written: {error.strerror or error}",

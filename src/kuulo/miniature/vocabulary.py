@@ -1,16 +1,17 @@
 """Whisper's vocabulary from openai-whisper's own file, and the tokenizer files that other engines read.
 
-The file is `whisper/assets/multilingual.tiktoken` (MIT): one token a line, base64 and rank.
+The file is its `whisper/assets/multilingual.tiktoken` (MIT), compressed: one token a line, base64 and rank.
 """
 
 from __future__ import annotations
 
 import base64
-import importlib.util
+import gzip
 import itertools
 import re
-from pathlib import Path
 from typing import Any
+
+from kuulo import miniature
 
 # openai/whisper, whisper/tokenizer.py: the order is the order of the language tokens.
 _LANGUAGES = """
@@ -25,34 +26,14 @@ TIMESTAMPS = tuple(f"<|{step * 0.02:.2f}|>" for step in range(1501))
 _NO_PAIR = 1 << 30
 
 
-class VocabularyMissing(Exception):
-    """openai-whisper's vocabulary file is not on this machine."""
-
-
-def find_tiktoken() -> Path:
-    """The vocabulary file of the installed openai-whisper, without importing it (it would import PyTorch).
-
-    Raises VocabularyMissing."""
-    found = importlib.util.find_spec("whisper")
-    for folder in (found.submodule_search_locations or ()) if found else ():
-        path = Path(folder, "assets", "multilingual.tiktoken")
-        if path.is_file():
-            return path
-    raise VocabularyMissing(
-        "no multilingual.tiktoken: openai-whisper is not installed here\n"
-        "  what to do: pip install --no-deps openai-whisper (0.8 MB), or name the file with --tiktoken FILE"
-    )
-
-
 class Vocabulary:
     """All tokens of a multilingual Whisper.
 
     `tokens`: text of each id, bytes written in GPT-2's alphabet. `ids`: the reverse. `ranks`: bytes -> id,
     without the special tokens. `languages`: 99, or 100 in the vocabulary of large-v3."""
 
-    def __init__(self, tiktoken: Path, languages: int = 99) -> None:
-        lines = tiktoken.read_text(encoding="ascii").split("\n")
-        pairs = (line.split() for line in lines if line.strip())
+    def __init__(self, languages: int = 99) -> None:
+        pairs = (line.split() for line in tiktoken().splitlines())
         self.ranks = {base64.b64decode(token): int(rank) for token, rank in pairs}
         self.languages = LANGUAGES[:languages]
         self.special = [
@@ -138,6 +119,11 @@ class Vocabulary:
                 "merges": self.merges(),
             },
         }
+
+
+def tiktoken() -> str:
+    """openai-whisper's file as text."""
+    return gzip.decompress(miniature.VOCABULARY.read_bytes()).decode("ascii")
 
 
 def byte_alphabet() -> dict[int, str]:
