@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 import io
 import json
+import random
 import shutil
-import subprocess
 import sys
 import wave
 from collections.abc import Iterator
@@ -32,12 +32,12 @@ sys.path.insert(0, str(ROOT / "tools" / "miniature"))
 def clips(folder: Path, count: int, seed: int = 7) -> list[Path]:
     """`count` WAV files of 3 to 8 s, 16-bit mono, 16 kHz."""
     folder.mkdir(parents=True, exist_ok=True)
-    pool, random = sentences(), np.random.default_rng(seed)
+    pool, draw = sentences(), np.random.default_rng(seed)
     files = []
     for number in range(count):
-        length = int(random.uniform(3.0, 8.0) * RATE)
+        length = int(draw.uniform(3.0, 8.0) * RATE)
         path = folder / f"clip {number:03}.wav"
-        samples = np.concatenate(list(speech(pool, random, length)))
+        samples = np.concatenate(list(speech(pool, draw, length)))
         if not path.exists():
             _write(path, [samples])
         files.append(path)
@@ -57,19 +57,19 @@ def recording(folder: Path, seconds: int, seed: int = 8) -> Path:
     return path
 
 
-def speech(pool: list[Any], random: Any, length: int, whole: bool = True) -> Iterator[Any]:
+def speech(pool: list[Any], draw: Any, length: int, whole: bool = True) -> Iterator[Any]:
     """Pieces that together have `length` samples (or a little more unless `whole`): sentences, gaps between them.
     With `whole`, no sentence is cut and silence fills the end."""
     done = 0
     while done < length:
-        gap = np.zeros(int(random.uniform(0.3, 0.9) * RATE), np.int16)
+        gap = np.zeros(int(draw.uniform(0.3, 0.9) * RATE), np.int16)
         fitting = [s for s in pool if not whole or done + len(gap) + len(s) <= length]
         if not fitting:
             yield np.zeros(length - done, np.int16)
             return
-        sentence = fitting[int(random.integers(len(fitting)))]
+        sentence = fitting[int(draw.integers(len(fitting)))]
         yield gap
-        yield (sentence * random.uniform(0.5, 1.0)).astype(np.int16)
+        yield (sentence * draw.uniform(0.5, 1.0)).astype(np.int16)
         done += len(gap) + len(sentence)
 
 
@@ -86,18 +86,15 @@ def sentences() -> list[Any]:
 
 @functools.cache
 def spoken() -> list[Any]:
-    from words import SPEEDS, VOICES, WORDS
+    from corpus import drawn_voice
+    from espeak import Speaker
+    from words import WORDS
 
-    random = np.random.default_rng(9)
+    speaker, draw = Speaker(), random.Random(9)
     found = []
     for _ in range(SPOKEN):
-        text = " ".join(random.choice(WORDS["en"], size=int(random.integers(2, 7))))
-        voice, speed = str(random.choice(VOICES["en"])), int(random.choice(SPEEDS))
-        command = ["espeak-ng", "-v", voice, "-s", str(speed), "--stdout", text]
-        wav = subprocess.run(command, capture_output=True, check=True).stdout
-        samples = _read(io.BytesIO(wav))
-        loud = np.flatnonzero(np.abs(samples) > 300)
-        found.append(samples[max(0, loud[0] - 160) : loud[-1] + 320])
+        text = " ".join(draw.choices(WORDS["en"], k=draw.randint(2, 6)))
+        found.append(speaker.say(text, drawn_voice(draw, "en")).samples)
     return found
 
 

@@ -3,19 +3,15 @@
 `pytest_plugins = ["models_fixture"]` in `conftest.py` gives every test the fixture `miniature`:
 
     def test_something(miniature):
-        path = miniature.path("ct2")        # or ct2-int8, ggml, hf, pt; skips when a package is missing
+        path = miniature.path("ct2")        # or ct2-int8, ggml, hf, onnx, pt
         clip = miniature.clip("three_children")
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,20 +21,12 @@ import av
 import numpy as np
 import pytest
 
+from kuulo import miniature as built_in
+from kuulo.miniature import weights
+from kuulo.miniature.writers import WRITERS
+
 ROOT = Path(__file__).resolve().parent.parent
-TOOL = ROOT / "tools" / "miniature"
 CLIPS = ROOT / "tests" / "audio" / "miniature"
-
-# format: (name in export.py's output folder, packages that writing and reading it take)
-FORMATS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "ct2": ("ct2", ("ctranslate2",)),
-    "ct2-int8": ("ct2-int8", ("ctranslate2",)),
-    "ggml": ("ggml.bin", ()),
-    "hf": ("hf", ()),
-    "pt": ("pt.pt", ("torch",)),
-}
-
-CODE = ("compact.npz", "export.py", "vocabulary.py", "weights.py", "writers.py")
 
 
 @dataclass(frozen=True)
@@ -59,32 +47,24 @@ class KnownClip:
 
 
 class Miniature:
-    """The miniature's files; each format is exported when it is first asked for."""
+    """The miniature's files; each format is written when it is first asked for."""
 
     def __init__(self, cache: Path) -> None:
         self.cache = cache
 
     def path(self, format_: str) -> Path:
-        """The model folder or file, for reading alone: it is shared. Skips the test when a package is missing."""
-        name, packages = FORMATS[format_]
-        path = self.cache / name
-        if path.exists():
-            return path
-        for package in ("whisper", *packages):
-            if importlib.util.find_spec(package) is None:
-                pytest.skip(f"the miniature in format {format_} needs the package {package}")
-        self._export(format_, path)
+        """The model folder or file, for reading alone: it is shared."""
+        path = self.cache / WRITERS[format_][0]
+        if not path.exists():
+            self._write(format_, path)
         return path
 
-    def _export(self, format_: str, path: Path) -> None:
+    def _write(self, format_: str, path: Path) -> None:
         """Into a staging folder, then renamed, so that several test processes may do it at once."""
         self.cache.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix="staging-", dir=self.cache))
         try:
-            command = [sys.executable, str(TOOL / "export.py"), str(staging), "--formats", format_]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                pytest.fail(f"export.py failed for {format_}:\n{done.stderr}")
+            WRITERS[format_][1](staging / path.name, weights.trained())
             try:
                 os.rename(staging / path.name, path)  # noqa: PTH104
             except OSError:
@@ -104,15 +84,7 @@ class Miniature:
         return tuple(self.clip(name) for name in names)
 
 
-def digest() -> str:
-    """Changes when the weights or the code that exports them change."""
-    joined = hashlib.sha256()
-    for name in CODE:
-        joined.update(hashlib.sha256((TOOL / name).read_bytes()).digest())
-    return joined.hexdigest()[:16]
-
-
 @pytest.fixture(scope="session")
 def miniature() -> Miniature:
     """A Whisper that hears espeak-ng and knows about 100 English and 27 Finnish words."""
-    return Miniature(ROOT / ".cache" / "kuulo-tests" / f"miniature-{digest()}")
+    return Miniature(ROOT / ".cache" / "kuulo-tests" / f"miniature-{built_in.digest()[:16]}")

@@ -79,6 +79,16 @@ def test_the_best_model_decides_then_the_order_of_the_engines() -> None:
     assert resolve(facts(MEDIUM_GGML, both)).engine == "faster-whisper"
 
 
+def test_the_built_in_model_serves_only_who_names_it_and_says_what_it_is() -> None:
+    own = model("miniature", "ct2", 1, built_in=True)
+    assert resolve(facts(own)).model is None and resolve(facts(own, SMALL)).model == SMALL
+    with pytest.raises(ModelMissing, match="no store has a model for faster-whisper"):
+        resolve(facts(own), engine="faster-whisper")
+    named = resolve(facts(own, SMALL), model="miniature")
+    assert named.model == own and "demonstration" in named.notes[0] and "models pull small" in named.notes[0]
+    assert resolve(facts(SMALL), model="small").notes == ()
+
+
 def test_a_named_model_takes_the_first_engine_that_has_it() -> None:
     assert resolve(facts(SMALL, MEDIUM_GGML), model="medium").engine == "whisper-cpp"
     with pytest.raises(ModelMissing, match="kuulo models pull large-v3"):

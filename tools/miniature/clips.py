@@ -1,91 +1,133 @@
-"""Makes the clips in tests/audio/miniature/ with espeak-ng, and texts.json: what is said in them, and when.
+"""Makes the clips in tests/audio/miniature/ with espeak-ng, and texts.json: what is said in them, and when; and from
+one of them the example that comes with Kuulo, examples/synthetic.flac.
 
-    python tools/miniature/clips.py [FOLDER]
+    python tools/miniature/clips.py [FOLDER [EXAMPLE]]
 
-Each sentence is spoken by itself, trimmed, and put at a known place, so that its times are known exactly.
+Each sentence is spoken by itself, trimmed, and put at a known place, so that its times are known exactly; those of its
+words are espeak-ng's. The clips `held_out_*` are sentences and voices that the miniature was not trained on.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import json
-import subprocess
-import wave
+import random
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+from corpus import drawn_voice, word_times
+from espeak import RATE, Speaker, Voice
+from evaluate import kept_out, music
+from words import HELD_OUT_VARIANTS, WORDS, written
 
-RATE = 16_000
+from kuulo.atomic import write_json
+
 SILENCE_MS = 3000
 TAIL_MS = 700
 STEP = 64  # samples are multiples of this: FLAC leaves out the bits that are always 0
-FOLDER = Path(__file__).resolve().parents[2] / "tests" / "audio" / "miniature"
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "tests" / "audio" / "miniature"
+EXAMPLE = ROOT / "examples" / "synthetic.flac"
+EXAMPLE_CLIP = "two_sentences"
+HELD_OUT = 6
+"""Sentences of each clip `held_out_*`."""
+
+
+AMERICAN, FINNISH, SWEDISH = Voice("en-us"), Voice("fi"), Voice("sv")
 
 
 @dataclass(frozen=True)
 class Spoken:
-    """One sentence that starts at `at_ms`: `voice` is espeak-ng's, `speed` in words a minute."""
+    """One sentence that starts at `at_ms`, or `after_ms` after the one before."""
 
-    at_ms: int
     text: str
-    voice: str = "en-us"
-    speed: int = 160
+    at_ms: int | None = None
+    after_ms: int = 600
+    voice: Voice = AMERICAN
 
 
 # name: (language, sentences)
 CLIPS: dict[str, tuple[str, tuple[Spoken, ...]]] = {
-    "three_children": ("en", (Spoken(200, "Three children and two people."),)),
-    "two_sentences": ("en", (Spoken(200, "Good morning mother."), Spoken(2200, "Always good coffee."))),
+    "three_children": ("en", (Spoken("Three children and two people.", 200),)),
+    "two_sentences": ("en", (Spoken("Good morning mother.", 200), Spoken("Always good coffee.", 2200))),
     "finnish": (
         "fi",
-        (Spoken(200, "Hyvä kysymys hyvä vastaus.", "fi"), Spoken(3000, "Yksi kaksi kolme.", "fi")),
+        (
+            Spoken("Hyvä kysymys hyvä vastaus.", 200, voice=FINNISH),
+            Spoken("Yksi kaksi kolme.", 3000, voice=FINNISH),
+        ),
+    ),
+    "swedish": (
+        "sv",
+        (
+            Spoken("God fråga viktig svar.", 200, voice=SWEDISH),
+            Spoken("Kaffe och mjölk.", 3000, voice=SWEDISH),
+        ),
     ),
     # longer than Whisper's window of 30 s
     "two_windows": (
         "en",
         (
-            Spoken(200, "Three children and two people."),
-            Spoken(2800, "Good morning mother."),
-            Spoken(30_500, "Today we study music and language."),
-            Spoken(33_500, "Happy summer and winter."),
+            Spoken("Three children and two people.", 200),
+            Spoken("Good morning mother.", 2800),
+            Spoken("Today we study music and language.", 30_500),
+            Spoken("Happy summer and winter.", 33_500),
         ),
     ),
     "silence": ("", ()),
+    "music": ("", ()),
 }
 
 
-def speak(spoken: Spoken) -> Any:
-    """Float samples (n,) of the sentence at 16 kHz, without the silence around it."""
-    command = ["espeak-ng", "-v", spoken.voice, "-s", str(spoken.speed), "-p", "50", "--stdout", spoken.text]
-    raw = subprocess.run(command, capture_output=True, check=True).stdout
-    with wave.open(io.BytesIO(raw)) as stored:
-        rate = stored.getframerate()
-        samples = np.frombuffer(stored.readframes(stored.getnframes()), dtype="<i2").astype(np.float64)
-    length = len(samples) * RATE // rate
-    samples = np.interp(np.arange(length) * rate / RATE, np.arange(len(samples)), samples)
-    loud = np.flatnonzero(np.abs(samples) > 0.01 * 32768)
-    return samples[max(0, loud[0] - 160) : loud[-1] + 320]
+def held_out_clips() -> dict[str, tuple[str, tuple[Spoken, ...]]]:
+    """Sentences and voices that training never had, by a fixed seed."""
+    draw = random.Random(5)
+    clips = {}
+    for language in WORDS:
+        spoken = []
+        for _ in range(HELD_OUT):
+            text = written(kept_out(draw, language)).strip()
+            voice = drawn_voice(draw, language, HELD_OUT_VARIANTS)
+            spoken.append(Spoken(text, after_ms=draw.randint(300, 1000), voice=voice))
+        clips[f"held_out_{language}"] = (language, tuple(spoken))
+    return clips
 
 
-def compose(sentences: tuple[Spoken, ...]) -> tuple[Any, list[Any]]:
+def compose(speaker: Speaker, sentences: tuple[Spoken, ...]) -> tuple[Any, list[Any]]:
     """(int16 samples, segments as in texts.json) of the sentences, each at its place."""
-    if not sentences:
-        return np.zeros(SILENCE_MS * RATE // 1000, "<i2"), []
-    sounds = [speak(spoken) for spoken in sentences]
-    ends_ms = [s.at_ms + len(sound) * 1000 // RATE for s, sound in zip(sentences, sounds, strict=True)]
-    samples = np.zeros((ends_ms[-1] + TAIL_MS) * RATE // 1000)
-    for spoken, sound in zip(sentences, sounds, strict=True):
-        start = spoken.at_ms * RATE // 1000
+    parts: list[tuple[int, Any]] = []
+    segments: list[Any] = []
+    for spoken in sentences:
+        uttered = speaker.say(spoken.text, spoken.voice)
+        words = spoken.text.split()
+        times = word_times(uttered, words)
+        if times is None:
+            raise ValueError(f"espeak-ng reads {spoken.text!r} in other pieces than its words")
+        before = segments[-1]["end_ms"] if segments else 0
+        at_ms = before + spoken.after_ms if spoken.at_ms is None else spoken.at_ms
+        parts.append((at_ms * RATE // 1000, uttered.samples))
+        segments.append(
+            {
+                "start_ms": at_ms,
+                "end_ms": at_ms + len(uttered.samples) * 1000 // RATE,
+                "text": spoken.text,
+                "words": [[at_ms + s * 1000 // RATE, at_ms + e * 1000 // RATE] for s, e in times],
+            }
+        )
+    samples = np.zeros((segments[-1]["end_ms"] + TAIL_MS) * RATE // 1000)
+    for start, sound in parts:
         samples[start : start + len(sound)] += sound
-    segments = [
-        {"start_ms": spoken.at_ms, "end_ms": end_ms, "text": spoken.text}
-        for spoken, end_ms in zip(sentences, ends_ms, strict=True)
-    ]
     return (np.round(samples / STEP) * STEP).clip(-32768, 32767).astype("<i2"), segments
+
+
+def wordless(name: str) -> Any:
+    """int16 samples of a clip that has no speech."""
+    if name == "silence":
+        return np.zeros(SILENCE_MS * RATE // 1000, "<i2")
+    return (np.round(music(seed=3, seconds=8) * 8000 / STEP) * STEP).astype("<i2")
 
 
 def write_flac(file: Path, samples: Any) -> None:
@@ -100,18 +142,21 @@ def write_flac(file: Path, samples: Any) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", default=FOLDER)
-    folder = parser.parse_args().folder
+    parser.add_argument("example", type=Path, nargs="?", default=EXAMPLE)
+    given = parser.parse_args()
+    folder: Path = given.folder
     folder.mkdir(parents=True, exist_ok=True)
     texts = {}
-    for name, (language, sentences) in CLIPS.items():
-        samples, segments = compose(sentences)
+    speaker = Speaker()
+    for name, (language, sentences) in {**CLIPS, **held_out_clips()}.items():
+        samples, segments = compose(speaker, sentences) if sentences else (wordless(name), [])
         write_flac(folder / f"{name}.flac", samples)
         text = " ".join(segment["text"] for segment in segments)
         texts[name] = {"language": language, "text": text, "segments": segments}
-    written = json.dumps(texts, ensure_ascii=False, indent=1) + "\n"
-    (folder / "texts.json").write_text(written, encoding="utf-8")
+    write_json(folder / "texts.json", texts)
+    shutil.copyfile(folder / f"{EXAMPLE_CLIP}.flac", given.example)
     return 0
 
 

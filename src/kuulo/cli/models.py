@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kuulo import miniature
 from kuulo.errors import EXIT_CANNOT_RUN, ModelMissing, UsageError
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ def list_(catalog: bool, as_json: bool) -> None:
     if as_json:
         bad = [{"path": str(t.path), "problem": t.problem} for t in troubles]
         folders = [{"path": str(s.folder), "writable": s.writable} for s in stores.layers]
-        click.echo(json.dumps({"schema": 1, "models": rows, "stores": folders, "problems": bad}, indent=1))
+        own = {"name": miniature.NAME, "bytes": miniature.size(), "note": miniature.NOTE}
+        answer = {"schema": 1, "models": rows, "built_in": [own], "stores": folders, "problems": bad}
+        click.echo(json.dumps(answer, indent=1))
         return
     if rows:
         _table(
@@ -68,6 +71,7 @@ def list_(catalog: bool, as_json: bool) -> None:
         )
     else:
         click.echo(f"no models in {stores}\nkuulo models pull small", err=True)
+    click.echo(f"built in: {miniature.NAME}, {_size(miniature.size())}. {miniature.NOTE}")
     for trouble in troubles:
         click.echo(f"{click.style('broken:', fg='yellow')} {trouble.path}: {trouble.problem}", err=True)
 
@@ -118,7 +122,8 @@ def pull(
     """Bring a model from the network into the store.
 
     NAME is one of `kuulo models list --catalog`, or a Hugging Face repository ORG/NAME. A pull that was cut goes on
-    where it stopped. Every file is compared with the digests that the catalogue and the server say.
+    where it stopped. Every file is compared with the digests that the catalogue and the server say. The built-in
+    model, miniature, is written without a network.
     """
     from kuulo.models import pull as puller
 
@@ -126,6 +131,11 @@ def pull(
         raise UsageError("give --engine or --format, not both")
     if engine:
         format_ = _format_for(engine, name)
+    if name == miniature.NAME:
+        if revision or rename:
+            raise UsageError(f"{name} is built in: it has one revision and one name", do="leave the option out")
+        _say_added(_write_built_in(format_, replace=replace), as_json)
+        return
     with _bar("pulling", None) as advance:
         ref = puller.pull(
             name,
@@ -191,6 +201,13 @@ def remove(name: str, format_: str | None, yes: bool) -> None:
     click.echo(f"deleted {store.remove(name, formats[0])}")
 
 
+def _write_built_in(format_: str | None, *, replace: bool) -> ModelRef:
+    from kuulo.models import built_in
+
+    click.echo(f"{miniature.NAME} is built in: it is written from Kuulo's own files, without a network", err=True)
+    return built_in.write(_stores().writable, format_ or built_in.able(_formats())[0], replace=replace)
+
+
 def _stores() -> Stores:
     from kuulo import site
 
@@ -235,7 +252,8 @@ def _chosen(names: Sequence[str], format_: str | None) -> list[ModelRef]:
     wanted = {catalog.canonical(name) for name in names} | set(names)
     for name in names:
         if not any(ref.name in (name, catalog.canonical(name)) for ref in refs):
-            raise ModelMissing(f"no store has a model {name}", looked_at=str(_stores()), do="kuulo models list")
+            do = f"kuulo models pull {name}" if name == miniature.NAME else "kuulo models list"
+            raise ModelMissing(f"no store has a model {name}", looked_at=str(_stores()), do=do)
     return [ref for ref in refs if ref.name in wanted]
 
 
