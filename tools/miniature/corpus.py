@@ -2,7 +2,8 @@
 
     python tools/miniature/corpus.py FOLDER SHARDS [--first N]
 
-A shard is about 20 minutes of speech. Its number is its seed, so that any process makes the same shard.
+A shard is about 20 minutes of speech. Its number is its seed: the same sentences in the same voices on every machine.
+(espeak-ng's voices flutter, so that the same sentence lasts some milliseconds more or less each time.)
 """
 
 from __future__ import annotations
