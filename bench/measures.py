@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -211,6 +212,27 @@ def many_clips(bench: Bench) -> list[Result]:
     ]
 
 
+def hearing(bench: Bench) -> list[Result]:
+    """What takes the time when a model really hears: as many words as are said. By the miniature, which is so small
+    that most of it is what surrounds a model."""
+    model = models.miniature(bench.settings.folder / "models")
+    results = []
+    recording = bench.recording(bench.settings.long_s)
+    for title, recordings in (
+        (f"one file of {minutes(bench.settings.long_s)}", [recording]),
+        (f"{len(bench.clips)} clips of 3 to 8 s", bench.clips),
+    ):
+        took = rounds(
+            bench.settings.rounds,
+            functools.partial(bench.ours_took, model, recordings),
+            functools.partial(bench.theirs_took, model, recordings),
+        )
+        pairs = [(ours, theirs) for ours, theirs in took]
+        note = f"miniature, {COMPUTE_TYPE}, beam {bench.settings.beam_size}, speech from {speech.source()}"
+        results.append(bench.compare(f"{title}, heard", 1.0, pairs, note))
+    return results
+
+
 def words(bench: Bench) -> tuple[Result, str]:
     """What becomes of the words, heard by the miniature: in one batch against faster-whisper one by one; packed."""
     import jiwer
@@ -329,6 +351,7 @@ MEASURES: dict[str, Callable[[Bench], list[Result]]] = {
     "startup": startup,
     "one-file": one_file,
     "clips": many_clips,
+    "hearing": hearing,
     "around": around_engine,
     "memory": memory,
 }

@@ -80,11 +80,12 @@ class Miniature:
         return KnownClip(name, CLIPS / f"{name}.flac", said["language"], said["text"], segments)
 
     def clips(self) -> tuple[KnownClip, ...]:
+        """The clips that every engine hears without a mistake: not those of sentences and voices that are held out."""
         names = json.loads((CLIPS / "texts.json").read_text(encoding="utf-8"))
-        return tuple(self.clip(name) for name in names)
+        return tuple(self.clip(name) for name in names if not name.startswith("held_out"))
 
 
 @pytest.fixture(scope="session")
 def miniature() -> Miniature:
-    """A Whisper that hears espeak-ng and knows about 100 English and 27 Finnish words."""
+    """A Whisper that hears espeak-ng and knows some hundred English, Finnish and Swedish words."""
     return Miniature(ROOT / ".cache" / "kuulo-tests" / f"miniature-{built_in.digest()[:16]}")

@@ -145,13 +145,12 @@ def test_training_runs_and_its_result_is_a_miniature(shards: Path, monkeypatch: 
 
     monkeypatch.setattr(train, "SHARDS", 1)
     stages = tuple(train.replace(stage, batch=2) for stage in train.STAGES)
-    checkpoint = train.train(shards, 0.15, 64, seed=1, resume=False, stages=stages)
+    checkpoint = train.train(shards, 0.15, 64, seed=1, stages=stages)
     log = (shards / "train.log").read_text()
     assert "2695 tokens" in log
     written = shards / "compact.npz"
     written.write_bytes(compact.compact(checkpoint))
     made = weights.trained(written)
-    assert made.translates
     assert made.dims["n_audio_state"] == 64
     assert made.heads == ((1, 0), (1, 1), (2, 0), (2, 1))
     assert all(np.isfinite(tensor).all() for tensor in made.state.values())
@@ -160,3 +159,9 @@ def test_training_runs_and_its_result_is_a_miniature(shards: Path, monkeypatch: 
     assert np.array_equal(
         used[unused], used[made.vocabulary.ids["<|yue|>"]] if "<|yue|>" in made.vocabulary.ids else used[unused]
     )
+    again = train.train(shards, 0.03, 64, seed=2, stages=stages[-1:], start=written)
+    assert again == checkpoint
+    kept = train.stored_state(written)
+    assert kept["encoder.conv1.weight"].shape == (64, 80, 3)
+    moved = torch.load(again, weights_only=True)["model"]["encoder.conv1.weight"] - kept["encoder.conv1.weight"]
+    assert 0 < moved.abs().max() < 0.1, "training goes on from the file"

@@ -16,7 +16,7 @@ import tiny
 from kuulo.models import check
 from kuulo.models.shape import Shape
 
-FORMATS = ("ct2", "ggml", "hf", "pt")
+FORMATS = ("ct2", "ggml", "hf", "onnx", "pt")
 
 
 @pytest.mark.parametrize("format_", FORMATS)
@@ -30,7 +30,7 @@ def test_a_whole_model_has_no_problems_and_says_what_it_is(format_: str, tmp_pat
     assert facts.size_bytes == sum(f.stat().st_size for f in ([path] if path.is_file() else path.iterdir()))
 
 
-@pytest.mark.parametrize("name", ["ct2", "ct2-int8", "ggml", "hf", "pt"])
+@pytest.mark.parametrize("name", ["ct2", "ct2-int8", "ggml", "hf", "onnx", "pt"])
 def test_what_the_engines_own_writers_make_has_no_problems(name: str, miniature: Any) -> None:
     path, format_ = miniature.path(name), name.partition("-")[0]
     assert check.detect_format(path) == format_
@@ -49,7 +49,7 @@ def test_large_v3_has_128_mel_bands(format_: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("format_", FORMATS)
 def test_cut_anywhere_it_is_found(format_: str, tmp_path: Path) -> None:
     path = tiny.make(format_, tmp_path / "model")
-    main = path if path.is_file() else path / {"ct2": "model.bin", "hf": "model.safetensors"}[format_]
+    main = path if path.is_file() else path / tiny.MAIN[format_]
     whole = main.read_bytes()
     for keep in (0, 1, 3, 4, 7, 20, 60, len(whole) // 3, len(whole) // 2, len(whole) - 80, len(whole) - 1):
         main.write_bytes(whole[:keep])
@@ -60,7 +60,7 @@ def test_cut_anywhere_it_is_found(format_: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("format_", FORMATS)
 def test_every_byte_of_the_header_turned_over_is_no_crash(format_: str, tmp_path: Path) -> None:
     path = tiny.make(format_, tmp_path / "model")
-    main = path if path.is_file() else path / {"ct2": "model.bin", "hf": "model.safetensors"}[format_]
+    main = path if path.is_file() else path / tiny.MAIN[format_]
     whole = main.read_bytes()
     for at in [*range(120), *range(len(whole) - 40, len(whole))]:
         main.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
@@ -71,7 +71,7 @@ def test_every_byte_of_the_header_turned_over_is_no_crash(format_: str, tmp_path
 @pytest.mark.parametrize("format_", FORMATS)
 def test_another_kind_of_file_is_refused(format_: str, tmp_path: Path) -> None:
     path = tiny.make(format_, tmp_path / "model")
-    main = path if path.is_file() else path / {"ct2": "model.bin", "hf": "model.safetensors"}[format_]
+    main = path if path.is_file() else path / tiny.MAIN[format_]
     main.write_bytes(b"<html>Please log in</html>" * 100)
     assert check.problems(format_, path)
 
@@ -143,6 +143,50 @@ def test_hf_in_shards(tmp_path: Path) -> None:
     index["weight_map"]["t1"] = "../../secret"
     (path / "model.safetensors.index.json").write_text(json.dumps(index))
     assert "outside" in check.problems("hf", path)[0]
+
+
+def test_onnx_parts_are_looked_for(tmp_path: Path) -> None:
+    path = tiny.make("onnx", tmp_path / "model")
+    tokens = (path / "tokens.txt").read_text()
+    for bad, why in (
+        ("IQ== 0\n", "1 tokens of 3"),
+        ("IQ== x\n", "no number"),
+        ("<html> 1\n", "base64"),
+        ("", "0 tokens"),
+    ):
+        (path / "tokens.txt").write_text(bad)
+        assert why in check.problems("onnx", path)[0]
+    (path / "tokens.txt").write_text(tokens)
+    whole = (path / "encoder.int8.onnx").read_bytes()
+    (path / "encoder.int8.onnx").write_bytes(whole.replace(b"sot_sequence", b"sot_sequences"[:12][::-1]))
+    assert "'sot_sequence'" in check.problems("onnx", path)[0]
+    (path / "encoder.int8.onnx").write_bytes(whole)
+    (path / "decoder.int8.onnx").write_bytes(tiny.onnx_file(("boxes",), {}))
+    assert "no logits" in check.problems("onnx", path)[0]
+    (path / "tokens.txt").unlink()
+    assert check.detect_format(path) is None and "not all there" in check.problems("onnx", path)[0]
+
+
+def test_onnx_weights_in_files_of_their_own(tmp_path: Path) -> None:
+    path = tiny.make("onnx", tmp_path / "model")
+    for part in ("encoder", "decoder"):
+        (path / f"{part}.int8.onnx").rename(path / f"x-{part}.onnx")
+    (path / "x-decoder.onnx").write_bytes(tiny.onnx_file(("logits",), {}, weights="x-decoder.weights"))
+    assert "x-decoder.weights is missing" in check.problems("onnx", path)[0]
+    (path / "x-decoder.weights").write_bytes(bytes(10))
+    assert check.problems("onnx", path) == []
+    assert "x-decoder.weights" in {file.name for file in check.files("onnx", path)}
+    (path / "x-decoder.onnx").write_bytes(tiny.onnx_file(("logits",), {}, weights="../../secret"))
+    assert "outside" in check.problems("onnx", path)[0]
+
+
+def test_of_a_repository_with_both_the_int8_files_are_the_model() -> None:
+    names = [f"small-{part}{kind}.onnx" for part in ("encoder", "decoder") for kind in ("", ".int8")]
+    files = [*names, "small-tokens.txt", "small-encoder.weights", "README.md", "test_wavs"]
+    whole = [name for name in files if "int8" not in name]
+    assert check.wanted("onnx", files) == ["small-decoder.int8.onnx", "small-encoder.int8.onnx", "small-tokens.txt"]
+    assert check.wanted("onnx", whole) == sorted(name for name in whole if name.startswith("small-"))
+    assert check.wanted("onnx", ["a-encoder.onnx", "b-decoder.onnx", "tokens.txt"]) == []
 
 
 class Evil:

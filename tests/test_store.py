@@ -15,7 +15,7 @@ from kuulo.errors import ModelMissing, UsageError
 from kuulo.models import catalog, check, store
 from kuulo.models.store import Store, Stores
 
-ALL = ("ct2", "ggml", "pt", "hf")
+ALL = ("ct2", "ggml", "pt", "hf", "onnx")
 
 
 @pytest.fixture

@@ -12,7 +12,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-SUFFIX = {"ct2": "", "hf": "", "ggml": ".bin", "pt": ".pt"}
+SUFFIX = {"ct2": "", "hf": "", "onnx": "", "ggml": ".bin", "pt": ".pt"}
+
+MAIN = {"ct2": "model.bin", "hf": "model.safetensors", "onnx": "encoder.int8.onnx"}
+"""The file with the weights, of formats that are a folder."""
 
 
 def make(format_: str, path: Path, **dims: int) -> Path:
@@ -20,7 +23,7 @@ def make(format_: str, path: Path, **dims: int) -> Path:
     path = path.with_name(path.name + SUFFIX[format_])
     path.parent.mkdir(parents=True, exist_ok=True)
     shape = {"vocabulary": 51_865, "mels": 80, "encoder": 2, "decoder": 2, **dims}
-    {"ct2": _ct2, "ggml": _ggml, "hf": _hf, "pt": _pt}[format_](path, **shape)
+    {"ct2": _ct2, "ggml": _ggml, "hf": _hf, "onnx": _onnx, "pt": _pt}[format_](path, **shape)
     return path
 
 
@@ -90,6 +93,41 @@ def _hf(path: Path, vocabulary: int, mels: int, encoder: int, decoder: int) -> N
     _json(path / "tokenizer.json", {"version": "1.0"})
     _json(path / "tokenizer_config.json", {})
     safetensors(path / "model.safetensors", {"model.encoder.conv1.weight": (4, mels, 3), "x": (500,)})
+
+
+def field(number: int, content: bytes | str) -> bytes:
+    """A counted field of Protocol Buffers."""
+    raw = content.encode() if isinstance(content, str) else content
+    length, size = len(raw), b""
+    while length > 0x7F:
+        size, length = size + bytes([length & 0x7F | 0x80]), length >> 7
+    return bytes([number << 3 | 2]) + size + bytes([length]) + raw
+
+
+def onnx_file(outputs: tuple[str, ...], metadata: dict[str, Any], weights: str = "") -> bytes:
+    """An ONNX file with some zeros for weights, or with a name of the file that has them."""
+    where = field(13, field(1, "location") + field(2, weights)) if weights else field(9, bytes(300))
+    graph = field(2, "whisper") + field(5, field(8, "w") + where) + b"".join(field(12, field(1, o)) for o in outputs)
+    said = b"".join(field(14, field(1, key) + field(2, str(value))) for key, value in metadata.items())
+    return b"\x08\x08" + field(7, graph) + said
+
+
+def _onnx(path: Path, vocabulary: int, mels: int, encoder: int, decoder: int) -> None:
+    path.mkdir()
+    numbers = {
+        "n_text_ctx": 448,
+        "n_text_state": 64,
+        "sot": 5,
+        "eot": 3,
+        "blank_id": 1,
+        "translate": 6,
+        "transcribe": 7,
+    }
+    said = {"n_mels": mels, "n_vocab": vocabulary, "n_audio_layer": encoder, "n_text_layer": decoder, **numbers}
+    said |= {"is_multilingual": 1, "all_language_codes": "en,fi", "no_speech": 8, "no_timestamps": 9}
+    (path / "encoder.int8.onnx").write_bytes(onnx_file(("n_layer_cross_k",), {**said, "sot_sequence": "5,6,7"}))
+    (path / "decoder.int8.onnx").write_bytes(onnx_file(("logits",), {}))
+    (path / "tokens.txt").write_text("IQ== 0\nIg== 1\n= 2\n")
 
 
 def _pt(path: Path, vocabulary: int, mels: int, encoder: int, decoder: int) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kuulo import engines, miniature, options
-from kuulo.engines.base import EngineSpec
+from kuulo.engines.base import EngineSpec, Unusable
 from kuulo.errors import EngineMissing, ModelMissing, OptionRefused, UsageError
 from kuulo.machine import Machine
 from kuulo.site import Settings
@@ -177,8 +177,13 @@ def choose(settings: Settings, facts: Facts) -> tuple[EngineSpec, Model | None, 
 
 
 def known_engine(name: str) -> EngineSpec:
-    """The engine of that name, installed or not; raises UsageError for an unknown one."""
-    if name not in engines.MODULES or "transcribe" not in engines.spec(name).tasks:
+    """The engine of that name, installed or not; raises UsageError for an unknown one, EngineMissing for one of
+    another package that does not work."""
+    try:
+        spec = engines.spec(name) if name in engines.names() else None
+    except Unusable as error:
+        raise EngineMissing(error.what, do=error.do) from error
+    if spec is None or "transcribe" not in spec.tasks:
         known = [s.name for s in engines.specs()]
         near = difflib.get_close_matches(name, known, n=1)
         raise UsageError(
@@ -186,7 +191,7 @@ def known_engine(name: str) -> EngineSpec:
             looked_at="kuulo engines: " + ", ".join(known),
             do=f"did you mean {near[0]}?" if near else None,
         )
-    return engines.spec(name)
+    return spec
 
 
 def named_engine(name: str, facts: Facts) -> EngineSpec:
@@ -258,8 +263,8 @@ def check_options(spec: EngineSpec, model: Model | None, values: Mapping[str, An
     if refused:
         lines = []
         for name, why in refused.items():
-            able = [s.name for s in engines.specs() if s.name != spec.name and _can(s, name, values[name])]
-            lines.append(f"{flag(name)}: {why}" + (f" ({', '.join(able)} can)" if able else ""))
+            others = able(name, values[name], spec)
+            lines.append(f"{flag(name)}: {why}" + (f" ({', '.join(others)} can)" if others else ""))
         raise OptionRefused(
             f"{spec.name} cannot do this: " + "; ".join(lines), do=f"kuulo explain --engine {spec.name}"
         )
@@ -270,6 +275,11 @@ def check_options(spec: EngineSpec, model: Model | None, values: Mapping[str, An
         raise UsageError(f"{flag(layout[0])} needs the words' times", do="add --word-times")
     if values["max_line_count"] and not values["max_line_width"]:
         raise UsageError("--max-line-count needs --max-line-width")
+
+
+def able(name: str, value: Any, but: EngineSpec) -> list[str]:
+    """The names of the other engines that honour this value of an option."""
+    return [spec.name for spec in engines.specs() if spec.name != but.name and _can(spec, name, value)]
 
 
 def _can(spec: EngineSpec, name: str, value: Any) -> bool:
@@ -299,8 +309,14 @@ def refusals(
     return refused
 
 
-_NOTHING_ASKED = {"condition_on_previous_text": False, "initial_prompt": None, "hotwords": None}
-"""Values that ask for nothing, where that is not the default."""
+_NOTHING_ASKED = {
+    "beam_size": 1,
+    "condition_on_previous_text": False,
+    "hotwords": None,
+    "initial_prompt": None,
+    "temperature": (0.0,),
+}
+"""Values that ask an engine without the option for nothing, where that is not the default."""
 
 
 def flag(name: str) -> str:

@@ -22,7 +22,7 @@ from kuulo.errors import CannotRun, InputFailed, KuuloError
 from kuulo.formats import json as master
 from kuulo.note import Note
 from kuulo.plan import Plan
-from kuulo.transcript import Audio, Provenance, Step, Transcript
+from kuulo.transcript import Audio, Provenance, Step, Transcript, Word
 from kuulo.work import Work
 
 
@@ -150,8 +150,8 @@ class Results:
         """The transcript of a recording that was heard to its end, on the recording's own clock. `hello` is what the
         worker said of itself."""
         segments = [s.shifted(work.offset_ms) for s in sorted(work.segments, key=lambda s: s.start_ms)]
-        if not self.plan.options["word_times"]:
-            segments = [dataclasses.replace(s, words=()) for s in segments]
+        with_words = self.plan.options["word_times"]
+        segments = [dataclasses.replace(s, words=_rounded(s.words) if with_words else ()) for s in segments]
         return Transcript(
             audio=Audio(
                 name=naming.shown(work.path.name),
@@ -194,6 +194,13 @@ class Results:
             packages=hello["packages"],
             elapsed_ms=work.outcome.engine_ms,
         )
+
+
+def _rounded(words: Sequence[Word]) -> tuple[Word, ...]:
+    """The words with as much of their confidence as means anything."""
+    return tuple(
+        w if w.confidence is None else dataclasses.replace(w, confidence=round(w.confidence, 4)) for w in words
+    )
 
 
 def _place(path: Path) -> bytes:

@@ -15,15 +15,11 @@ def facts(site: Site) -> Facts:
     stores = site.model_stores()
     return Facts(
         machine=machine.this(),
-        installed={s.name: engines.installed(s) for s in _all_specs()},
+        installed={s.name: engines.installed(s) for s in engines.every()},
         models=[model(ref) for ref in stores.list()],
         find_model=lambda name, formats: model(stores.resolve(name, formats)),
         stores=str(stores),
     )
-
-
-def _all_specs() -> list[Any]:
-    return [engines.spec(name) for name in engines.MODULES]
 
 
 def model(ref: Any) -> Model:

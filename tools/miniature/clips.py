@@ -74,7 +74,7 @@ CLIPS: dict[str, tuple[str, tuple[Spoken, ...]]] = {
             Spoken("Three children and two people.", 200),
             Spoken("Good morning mother.", 2800),
             Spoken("Today we study music and language.", 30_500),
-            Spoken("Happy summer and winter.", 33_500),
+            Spoken("Happy summer cold winter.", 33_500),
         ),
     ),
     "silence": ("", ()),

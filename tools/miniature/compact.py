@@ -44,7 +44,6 @@ def compact(checkpoint: Path) -> bytes:
         __dims__=np.array(json.dumps(dims)),
         tokens=np.array(tokens, np.int32),
         alignment_heads=np.array(heads, np.int32),
-        translates=np.array(1),
         **arrays,
     )
     if packed.tell() > LIMIT:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -52,8 +52,8 @@ class Score:
 
     def add(self, said: Sequence[Part], heard: Sequence[Part], language_right: bool = True) -> None:
         """A recording. Sentence times count where as many sentences were heard as said; word times where every word
-        is right. The start of a sentence that begins after the first second of a recording or a window cannot be
-        right in Whisper (`max_initial_timestamp`), so the first one's start counts for nothing then."""
+        is right. What Whisper cannot know counts for nothing: the start of a recording's first sentence after its
+        first second (`max_initial_timestamp`), and of a sentence's first word, which aligns with the pause before."""
         expected = [word for part in said for word in bare(part.text)]
         self.wrong += errors(expected, [word for part in heard for word in bare(part.text)])
         self.said += len(expected)
@@ -68,9 +68,10 @@ class Score:
                     self.starts.append(abs(one.start - other.start))
         true_words = [word for part in said for word in part.words]
         heard_words = [word for part in heard for word in part.words]
+        firsts = {part.words[0][0] for part in said if part.words}
         if [bare(w) for _, _, w in true_words] == [bare(w) for _, _, w in heard_words]:
             for (start, end, _), (begin, finish, _) in zip(true_words, heard_words, strict=True):
-                self.words += [abs(start - begin), abs(end - finish)]
+                self.words += [abs(end - finish)] if start in firsts else [abs(start - begin), abs(end - finish)]
 
     def figures(self) -> dict[str, Any]:
         """Rates, and errors in seconds as [median, 90th percentile] or None."""
@@ -92,21 +93,16 @@ def spread(values: Sequence[float]) -> list[float] | None:
 
 
 def lost_and_repeated(said: Sequence[Part], heard: Sequence[Part]) -> dict[str, int]:
-    """Sentences of which no third of the pairs of neighbouring words was written, and runs of three words that were
-    written more often than said."""
+    """Sentences of which less than a third of the words was written in their place, and runs of at least three words
+    that were written but not said there."""
+    expected = [word for part in said for word in bare(part.text)]
     written = [word for part in heard for word in bare(part.text)]
-    pairs = set(itertools.pairwise(written))
-    lost = 0
+    matcher = difflib.SequenceMatcher(a=expected, b=written, autojunk=False)
+    found = {at for start, _, size in matcher.get_matching_blocks() for at in range(start, start + size)}
+    lost = at = 0
     for part in said:
-        own = list(itertools.pairwise(bare(part.text)))
-        lost += bool(own) and sum(pair in pairs for pair in own) * 3 < len(own)
-    often = _threes([word for part in said for word in bare(part.text)])
-    repeated = sum(max(0, n - max(1, often.get(three, 0))) for three, n in _threes(written).items())
+        count = len(bare(part.text))
+        lost += 3 * sum(place in found for place in range(at, at + count)) < count
+        at += count
+    repeated = sum(kind == "insert" and end - start >= 3 for kind, _, _, start, end in matcher.get_opcodes())
     return {"sentences_lost": lost, "runs_repeated": repeated}
-
-
-def _threes(words: list[str]) -> dict[tuple[str, ...], int]:
-    counted: dict[tuple[str, ...], int] = {}
-    for three in zip(words, words[1:], words[2:], strict=False):
-        counted[three] = counted.get(three, 0) + 1
-    return counted

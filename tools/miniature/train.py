@@ -1,7 +1,8 @@
 """Trains the miniature from nothing, on speech made as it goes.
 
     python tools/miniature/train.py FOLDER [--minutes 100] [--width 128]     all stages
-    python tools/miniature/train.py FOLDER --resume                          goes on after an interruption
+    python tools/miniature/train.py FOLDER --resume                          goes on with the next stage after a stop
+    python tools/miniature/train.py FOLDER --start FILE --only whole --minutes 60  more of a stage
 
 FOLDER gets the spoken sentences (corpus/), the checkpoint of each stage and train.log. Times are shares of --minutes,
 so that a slower or faster machine ends with a worse or better model, not with another recipe. The stages:
@@ -132,12 +133,22 @@ def token_loss(logits: Tensor, wanted: Tensor, compact: Compact) -> Tensor:
     return -(chances.gather(1, near) * (bell / bell.sum())).sum(1).mean()
 
 
-def train(folder: Path, minutes: float, width: int, seed: int, resume: bool, stages: tuple[Stage, ...]) -> Path:
-    """The path of the last checkpoint."""
+def train(
+    folder: Path,
+    minutes: float,
+    width: int,
+    seed: int,
+    stages: tuple[Stage, ...] = STAGES,
+    resume: bool = False,
+    start: Path | None = None,
+) -> Path:
+    """The path of the last checkpoint. `start`: the weights' compact file, to go on from."""
     torch.manual_seed(seed)
     compact = Compact(Vocabulary())
     model = Whisper(width, HEADS, LAYERS, compact.junk + 1, compact.times)
     classify = Labels(width, PHONES, len(WORD_LABELS) + 1)
+    if start is not None:
+        model.load_state_dict(stored_state(start), strict=False)
     done: list[str] = []
     path = folder / "checkpoint.pt"
     if resume and path.exists():
@@ -154,6 +165,13 @@ def train(folder: Path, minutes: float, width: int, seed: int, resume: bool, sta
             done.append(stage.name)
             save(path, model, classify, done)
     return path
+
+
+def stored_state(path: Path) -> dict[str, Tensor]:
+    """The tensors in a compact file (see compact.py), as `network.Whisper` has them."""
+    with np.load(path) as stored:
+        names = [name for name in stored.files if name.startswith(("encoder.", "decoder."))]
+        return {name: torch.from_numpy(stored[name].astype(np.float32)) for name in names}
 
 
 def run_stage(
@@ -229,11 +247,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--start", type=Path, help="go on from the weights in this compact file")
+    parser.add_argument("--only", choices=[stage.name for stage in STAGES], help="this stage alone")
     parser.add_argument("--stages", type=json.loads, default={}, help='{"whole": {"share": 1.0}} changes a stage')
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     stages = tuple(replace(stage, **given.stages.get(stage.name, {})) for stage in STAGES)
-    train(given.folder, given.minutes, given.width, given.seed, given.resume, stages)
+    if given.only:
+        stages = tuple(replace(stage, share=1.0) for stage in stages if stage.name == given.only)
+    train(given.folder, given.minutes, given.width, given.seed, stages, given.resume, given.start)
     return 0
 
 

@@ -13,12 +13,18 @@ import kuulo
 from kuulo.errors import EXIT_INTERRUPTED, EXIT_USAGE, KuuloError
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "as": ("kuulo.cli.as_program:as_program", "Another program's command line, unchanged: whisper, whisperx, ..."),
     "engines": ("kuulo.cli.engines:engines", "Which engines there are, and which are installed."),
     "explain": ("kuulo.cli.explain:explain", "What an engine makes of the common options; the native call."),
     "export": ("kuulo.cli.export:export", "Write a transcript in other formats."),
     "formats": ("kuulo.cli.export:formats", "Which output formats there are."),
     "models": ("kuulo.cli.models:models", "Models: list, pull, add, verify, remove."),
+    "shims": ("kuulo.cli.shims:shims", "Commands with the other programs' names: install, list, remove."),
     "transcribe": ("kuulo.cli.transcribe:transcribe", "Turn recordings into transcripts."),
+    "translate-command": (
+        "kuulo.cli.translate_command:translate_command",
+        "Another program's command line in Kuulo's grammar.",
+    ),
 }
 """Name -> where the command is, and its line in the help."""
 

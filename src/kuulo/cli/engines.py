@@ -18,7 +18,7 @@ def engines(as_json: bool) -> None:
     """
     rows = _rows()
     if as_json:
-        click.echo(json.dumps({"engines": rows}, indent=1))
+        click.echo(json.dumps({"engines": rows, "troubles": _troubles()}, indent=1))
         return
     from rich.console import Console
     from rich.table import Table
@@ -39,6 +39,15 @@ def engines(as_json: bool) -> None:
     for row in rows:
         if not row["version"]:
             click.echo(f"{row['name']}: pip install {row['install']}")
+    for trouble in _troubles():
+        click.echo(click.style(trouble, fg="yellow"), err=True)
+
+
+def _troubles() -> list[str]:
+    """What is wrong with the engines of other packages."""
+    from kuulo import engines as table
+
+    return [str(trouble) for trouble in table.troubles()]
 
 
 def _rows() -> list[dict[str, Any]]:
@@ -48,7 +57,10 @@ def _rows() -> list[dict[str, Any]]:
     for spec in table.specs():
         version = None
         if table.installed(spec):
-            version = importlib.metadata.version(spec.package)
+            try:
+                version = importlib.metadata.version(spec.package)
+            except importlib.metadata.PackageNotFoundError:  # its module is here, from somewhere else
+                version = "unknown"
         rows.append(
             {
                 "name": spec.name,

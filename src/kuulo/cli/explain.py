@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import click
 from kuulo.cli import flags
 
 if TYPE_CHECKING:
-    from kuulo.engines.base import EngineSpec
+    from kuulo.engines.base import CommandLine, EngineSpec
     from kuulo.errors import KuuloError
     from kuulo.plan import Plan
 
@@ -22,13 +23,14 @@ NO_MODEL = "MODEL"
 @click.command()
 @flags.common("What", "Recognition", "Machine", "Showing")
 def explain(**arguments: Any) -> int:
-    """What an engine makes of the common options: its own names, what it refuses, and the native call.
+    """What an engine makes of the common options: its own names and values, what it refuses and who can do that, what
+    it does otherwise than the others, the command line of its own program, and the native call.
 
     \b
     kuulo explain --engine whisper-cpp
     kuulo explain --engine faster-whisper -m small --beam-size 1 --batch-size 8
     """
-    from kuulo import plan, site, survey
+    from kuulo import engines, plan, site, survey
     from kuulo.errors import EngineMissing, KuuloError, ModelMissing
 
     files = site.load()
@@ -44,12 +46,18 @@ def explain(**arguments: Any) -> int:
     model = resolved.model if resolved else None
     refused = plan.refusals(spec, model, settings.values, settings.given())
     rows = _rows(spec, settings.values, refused)
-    call = _native(spec, settings.values, resolved)
+    told, raw = _told(spec, settings.values, resolved)
+    module = engines.module(spec.name)
+    call: str = module.native(told, raw)
+    line = module.command(told, raw) if hasattr(module, "command") else None
     if settings.values["json"]:
-        answer = {"engine": spec.name, "options": rows, "native": call, "problem": str(problem) if problem else None}
+        program = {"arguments": line.arguments, "notes": line.notes} if line else None
+        answer = {"engine": spec.name, "options": rows, "differs": spec.differs, "command": program}
+        answer |= {"native": call, "problem": str(problem) if problem else None}
         click.echo(json.dumps(answer, indent=1))
     else:
-        _show(spec, rows, call, resolved, problem)
+        _show(spec, rows, resolved, problem)
+        _show_calls(line, call)
     return problem.exit_code if problem and not isinstance(problem, (EngineMissing, ModelMissing)) else 0
 
 
@@ -61,6 +69,7 @@ def _rows(spec: EngineSpec, values: Mapping[str, Any], refused: Mapping[str, str
     for option in options.OPTIONS:
         if option.engine:
             native = spec.options.get(option.name)
+            cannot = native is None or option.name in refused
             rows.append(
                 {
                     "option": plan.flag(option.name),
@@ -68,45 +77,56 @@ def _rows(spec: EngineSpec, values: Mapping[str, Any], refused: Mapping[str, str
                     "native": native.name if native else None,
                     "note": native.note if native else "",
                     "refused": refused.get(option.name),
+                    "others": plan.able(option.name, values[option.name], spec) if cannot else [],
                 }
             )
     return rows
 
 
-def _native(spec: EngineSpec, values: Mapping[str, Any], resolved: Plan | None) -> str:
-    """The native call, with what is not known yet left open."""
-    from kuulo import engines
-    from kuulo.cli.transcribe import native_call
+def _told(spec: EngineSpec, values: Mapping[str, Any], resolved: Plan | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options as the engine is told them, and its raw ones; what is not known yet is left open."""
+    from kuulo.cli.transcribe import told
 
     if resolved:
-        return native_call(resolved)
+        return told(resolved), dict(resolved.raw)
     honoured = {n: v for n, v in values.items() if n in spec.options}
-    raw = dict(values["engine_option"] or {})
-    text: str = engines.module(spec.name).native({**honoured, "model_path": NO_MODEL}, raw)
-    return text
+    return {**honoured, "model_path": NO_MODEL}, dict(values["engine_option"] or {})
 
 
-def _show(
-    spec: EngineSpec, rows: list[dict[str, Any]], call: str, resolved: Plan | None, problem: KuuloError | None
-) -> None:
+def _show(spec: EngineSpec, rows: list[dict[str, Any]], resolved: Plan | None, problem: KuuloError | None) -> None:
     click.echo(f"{spec.name}: {spec.summary}")
     if resolved:
         click.echo(f"chosen because: {resolved.why}")
     click.echo()
     for row in rows:
         value = _shown(row["value"])
+        others = f" ({', '.join(row['others'])} can)" if row["others"] else ""
         line = f"{row['option']} {value}".rstrip()
         if row["refused"]:
-            click.echo(click.style(f"  {line}\n      refused: {row['refused']}", fg="red"))
+            click.echo(click.style(f"  {line}\n      refused: {row['refused']}{others}", fg="red"))
         elif row["native"] is None:
-            click.echo(click.style(f"  {row['option']}\n      not honoured: refused when it is given", dim=True))
+            click.echo(
+                click.style(f"  {row['option']}\n      not honoured: refused when it is given{others}", dim=True)
+            )
         else:
             told = "; ".join(part for part in (row["native"], row["note"]) if part)
             click.echo(f"  {line}\n      {told}")
+    if spec.differs:
+        click.echo("\ndiffers from the others:")
+        click.echo("\n".join(f"  {sentence}" for sentence in spec.differs))
     if problem is not None:
         click.echo(f"\n{problem}")
+
+
+def _show_calls(line: CommandLine | None, call: str) -> None:
+    from kuulo.engines.base import AUDIO
+
+    if line is not None:
+        click.echo(f"\nits own program, for a recording {AUDIO}:")
+        click.echo(f"  {shlex.join(line.arguments)}")
+        click.echo("".join(f"      {note}\n" for note in line.notes), nl=False)
     click.echo("\nnative call:")
-    click.echo("\n".join(f"  {line}" for line in call.splitlines()))
+    click.echo("\n".join(f"  {text}" for text in call.splitlines()))
 
 
 def _shown(value: Any) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kuulo.models.manifest import ModelRef
     from kuulo.models.store import Stores
 
-FORMAT_NAMES = ("ct2", "ggml", "hf", "pt")
+FORMAT_NAMES = ("ct2", "ggml", "hf", "onnx", "pt")
 
 _format = click.option("--format", "format_", type=click.Choice(FORMAT_NAMES), help="Format of the files.")
 _json = click.option("--json", "as_json", is_flag=True, help="For machines.")

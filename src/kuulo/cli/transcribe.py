@@ -59,7 +59,7 @@ def _run(resolved: Plan, found: Any) -> int:
     from kuulo.cli import progress
     from kuulo.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED
 
-    _stop_when_told()
+    stop_when_told()
     quiet, as_json = bool(resolved.options["quiet"]), bool(resolved.options["json"])
     watcher = progress.watcher(quiet=quiet)
     watcher.chosen(resolved)
@@ -81,7 +81,7 @@ def _run(resolved: Plan, found: Any) -> int:
     return EXIT_SOME_FAILED if job.report.count("failed") else EXIT_OK
 
 
-def _stop_when_told() -> None:
+def stop_when_told() -> None:
     """SIGTERM (a scheduler) and SIGHUP (a closed terminal) stop a run as Ctrl-C does, so that scratch is emptied. Where
     SIGHUP is ignored, as under nohup, it stays so."""
     told = [signal.SIGTERM]
@@ -162,9 +162,13 @@ def native_call(resolved: Plan) -> str:
     """The exact call that the engine gets, as the engine's users would write it."""
     from kuulo import engines
 
-    options_ = {
+    text: str = engines.module(resolved.engine).native(told(resolved), dict(resolved.raw))
+    return text
+
+
+def told(resolved: Plan) -> dict[str, Any]:
+    """The options that the engine is told, and the model's path."""
+    return {
         **resolved.engine_options(),
         "model_path": str(resolved.model.path) if resolved.model else None,
     }
-    text: str = engines.module(resolved.engine).native(options_, dict(resolved.raw))
-    return text

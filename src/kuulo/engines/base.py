@@ -13,7 +13,13 @@ Parses on Python 3.9.
     def load(task: Task) -> Session
         Load the model. Raises Unusable when it cannot.
 
-`contracts/test_engines.py` runs every engine through the same tests.
+and, where the engine has a program that people type:
+
+    def command(options: Mapping[str, Any], raw: Mapping[str, Any]) -> CommandLine
+        The program's command line for these resolved options; AUDIO stands for the recording.
+
+`contracts/test_engines.py` runs every engine through the same tests; `kuulo/testing.py` has them for engines of other
+packages, which an entry point in the group `kuulo.engines` brings in (docs/adding-an-engine.md).
 """
 
 from __future__ import annotations
@@ -35,6 +41,19 @@ class Native:
     note: str = ""
 
 
+AUDIO = "AUDIO"
+"""Stands for the recording in a command line."""
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """An engine's own program and its arguments, none when it cannot do what was asked, and what is different or
+    missing, a sentence each."""
+
+    arguments: Tuple[str, ...]
+    notes: Tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class EngineSpec:
     """What can be known of an engine without importing it.
@@ -43,7 +62,8 @@ class EngineSpec:
     installed; `install`: the words after `pip install` that bring it. `options`: common option -> Native, just
     those that it honours. `model_formats`: what its files are called in the store, best first; empty when it
     brings its own model. `section_ms`: the worker hands it at most this much audio at a time, cut at a quiet
-    place (None: it reads a whole recording and reports as it goes). `languages`: None for Whisper's list."""
+    place (None: it reads a whole recording and reports as it goes). `languages`: None for Whisper's list.
+    `differs`: what it does otherwise than the other engines, whatever the options, a sentence each."""
 
     name: str
     summary: str
@@ -61,6 +81,7 @@ class EngineSpec:
     kind: str = "python"
     packages: Tuple[str, ...] = ()
     quality_note: str = ""
+    differs: Tuple[str, ...] = ()
 
 
 class Unusable(Exception):

@@ -14,9 +14,28 @@ import inspect
 import threading
 from typing import Any, Dict, Iterator, List, Mapping, Optional
 
-from kuulo.engines.base import Checkpoint, EngineSpec, Language, Native, Progress, Said, Session, Unusable
+from kuulo.engines.base import (
+    AUDIO,
+    Checkpoint,
+    CommandLine,
+    EngineSpec,
+    Language,
+    Native,
+    Progress,
+    Said,
+    Session,
+    Unusable,
+)
 from kuulo.engines.batcher import Batcher
-from kuulo.engines.whisper_text import check_raw, confidence, milliseconds, refuse_by_model, split_device
+from kuulo.engines.whisper_text import (
+    check_raw,
+    confidence,
+    fallback_flags,
+    flags,
+    milliseconds,
+    refuse_by_model,
+    split_device,
+)
 from kuulo.transcript import Decoding, Segment, Word
 from kuulo.wire import Task
 
@@ -47,6 +66,11 @@ SPEC = EngineSpec(
         "device": Native("WhisperModel(device, device_index)"),
         "threads": Native("WhisperModel(cpu_threads)"),
     },
+    differs=(
+        "--compute-type auto is what CTranslate2 finds fastest here, so that words may differ between machines",
+        "sampling above temperature 0 cannot be seeded: a window that falls back may read otherwise the next time",
+        "windows of several recordings are decoded together; the words are those of one by one",
+    ),
 )
 
 BATCHED_SECTION_MS = 10 * 60 * 1000
@@ -81,6 +105,45 @@ def native(options: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
     arguments = ", ".join(f"{k}={v!r}" for k, v in _arguments(options, raw).items())
     lines.append(f"segments, info = {call}.transcribe(audio, {arguments})")
     return "\n".join(lines)
+
+
+_SAID = """
+best_of patience length_penalty repetition_penalty no_repeat_ngram_size no_speech_threshold compression_ratio_threshold
+prompt_reset_on_temperature prefix suppress_blank prepend_punctuations append_punctuations
+hallucination_silence_threshold vad_filter multilingual
+"""
+SAID = {name: name for name in _SAID.split()}
+SAID["log_prob_threshold"] = "logprob_threshold"
+"""Arguments of `transcribe`, and what the program whisper-ctranslate2 calls them."""
+
+
+def command(options: Mapping[str, Any], raw: Mapping[str, Any]) -> CommandLine:
+    """whisper-ctranslate2's command line: the program that people use this library by."""
+    notes: List[str] = []
+    name, index = split_device(options.get("device"))
+    language, batch = options.get("language"), int(options.get("batch_size") or 1)
+    pairs = {
+        "model_directory": options.get("model_path"),
+        "local_files_only": True,
+        "language": None if language in (None, "auto") else language,
+        "task": options.get("task") or "transcribe",
+        "beam_size": options.get("beam_size") or 5,
+        **fallback_flags(options, notes),
+        "initial_prompt": options.get("initial_prompt"),
+        "hotwords": options.get("hotwords"),
+        "condition_on_previous_text": None if batch > 1 else options.get("condition_on_previous_text") is not False,
+        "word_timestamps": bool(options.get("word_times")),
+        "device": name,
+        "device_index": index or None,
+        "compute_type": options.get("compute_type") or "auto",
+        "threads": options.get("threads"),
+        **({"batched": True, "batch_size": batch} if batch > 1 else {}),
+        **{SAID[key]: value for key, value in raw.items() if key in SAID},
+    }
+    notes += [f"{key} has no option in it" for key in raw if key not in SAID]
+    if batch > 1:
+        notes.append("it has batches without times inside a window, and segments as long as one")
+    return CommandLine(("whisper-ctranslate2", AUDIO, *flags(pairs)), tuple(notes))
 
 
 def _arguments(options: Mapping[str, Any], raw: Mapping[str, Any]) -> Dict[str, Any]:
@@ -227,6 +290,7 @@ class _Batched(Session):
 
         self.device = device
         self.compute_type = model.model.compute_type
+        model.model = model.alone  # what the pipeline asks of it are batches already
         self._pipeline = BatchedInferencePipeline(model)
         self._arguments = arguments
 
@@ -245,7 +309,7 @@ class _Batched(Session):
 def _segment(said: Any, samples: int) -> Segment:
     """faster-whisper's segment as ours; no time is after the end of the audio."""
     words = tuple(
-        Word(w.word, milliseconds(w.start, samples), milliseconds(w.end, samples), round(float(w.probability), 4))
+        Word(w.word, milliseconds(w.start, samples), milliseconds(w.end, samples), float(w.probability))
         for w in said.words or ()
     )
     start, end = milliseconds(said.start, samples), milliseconds(said.end, samples)
@@ -307,6 +371,7 @@ def _model_class() -> Any:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self.feature_extractor = Features(**self.feat_kwargs)
+            self.alone = self.model
             self.batcher = Batcher(self.model)
             self.model = self.batcher
             self.window = threading.local()
@@ -317,6 +382,8 @@ def _model_class() -> Any:
             return super().get_prompt(tokenizer, previous_tokens, *args, **kwargs)
 
         def add_word_timestamps(self, segments: Any, *args: Any, **kwargs: Any) -> Any:
+            if "last_speech_timestamp" not in kwargs:  # the batched mode, in which every window stands alone
+                return super().add_word_timestamps(segments, *args, **kwargs)
             last = max(float(kwargs.pop("last_speech_timestamp")), getattr(self.window, "spoke", 0.0))
             last = super().add_word_timestamps(segments, *args, last_speech_timestamp=last, **kwargs)
             ends = [w["end"] for segment in segments for part in segment for w in part.get("words") or ()]

@@ -9,12 +9,14 @@ import dataclasses
 import inspect
 import pickle
 from pathlib import Path
-from typing import Any, Dict, Iterator, Mapping, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
-from kuulo.engines.base import EngineSpec, Language, Native, Progress, Said, Session, Unusable
+from kuulo.engines.base import AUDIO, CommandLine, EngineSpec, Language, Native, Progress, Said, Session, Unusable
 from kuulo.engines.whisper_text import (
     check_raw,
     confidence,
+    fallback_flags,
+    flags,
     milliseconds,
     refuse_by_model,
     split_device,
@@ -49,6 +51,10 @@ SPEC = EngineSpec(
         "device": Native("load_model(device)"),
         "threads": Native("torch.set_num_threads"),
     },
+    differs=(
+        "what the others are compared with; slow on a CPU, in float32 alone",
+        "recordings are handed over in sections of five minutes, cut at quiet places; a stopped run goes on there",
+    ),
 )
 
 PRECISIONS = ("auto", "float16", "float32")
@@ -81,6 +87,41 @@ def native(options: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
     lines.append(f"model = whisper.load_model({options.get('model_path')!r}{where})")
     lines.append(f"result = whisper.transcribe(model, audio, fp16={shown}, {arguments})")
     return "\n".join(lines)
+
+
+def command(options: Mapping[str, Any], raw: Mapping[str, Any]) -> CommandLine:
+    """The command line of its own program, `whisper`; that one needs the program ffmpeg."""
+    notes: List[str] = []
+    said = _arguments(options, {})
+    device = options.get("device") or "auto"
+    half = {"auto": split_device(device)[0] != "cpu", "float16": True, "float32": False}
+    pairs = {
+        "model": options.get("model_path"),
+        "language": said["language"],
+        "task": said["task"],
+        "beam_size": str(said["beam_size"]),
+        "best_of": str(said["best_of"]),
+        **fallback_flags(options, notes),
+        "initial_prompt": said["initial_prompt"],
+        "condition_on_previous_text": said["condition_on_previous_text"],
+        "word_timestamps": said["word_timestamps"],
+        "device": None if device == "auto" else device,
+        "fp16": half[options.get("compute_type") or "auto"],
+        "threads": options.get("threads"),
+        **{key: value for key, value in raw.items() if key in PROGRAM_OPTIONS},
+    }
+    notes += [f"{key} has no option in it" for key in raw if key not in PROGRAM_OPTIONS]
+    return CommandLine(("whisper", AUDIO, *flags(pairs)), tuple(notes))
+
+
+PROGRAM_OPTIONS = frozenset(
+    {
+        "best_of", "patience", "length_penalty", "suppress_tokens", "carry_initial_prompt",
+        "compression_ratio_threshold", "logprob_threshold", "no_speech_threshold", "prepend_punctuations",
+        "append_punctuations", "hallucination_silence_threshold", "clip_timestamps",
+    }
+)  # fmt: skip
+"""Raw options that the program has too, by the same names."""
 
 
 def _arguments(options: Mapping[str, Any], raw: Mapping[str, Any]) -> Dict[str, Any]:
@@ -206,7 +247,7 @@ def _segment(said: Mapping[str, Any], samples: int) -> Segment:
             word["word"],
             milliseconds(word["start"], samples),
             milliseconds(word["end"], samples),
-            round(float(word["probability"]), 4),
+            float(word["probability"]),
         )
         for word in said.get("words") or ()
     )

@@ -32,6 +32,7 @@ SPEC = EngineSpec(
         "word_times": Native("Decoder.seg()"),
         "device": Native("", "cpu alone"),
     },
+    differs=("a recogniser of another kind: lower case, no punctuation, English, many words wrong",),
     quality_note="pocketsphinx gives a rough draft: English only, many words wrong, no punctuation.",
 )
 

@@ -57,6 +57,10 @@ SPEC = EngineSpec(
         "device": Native("to(device)"),
         "threads": Native("torch.set_num_threads"),
     },
+    differs=(
+        "decodes long recordings by its own rules: compression is measured on tokens, with a threshold of 1.35",
+        "segments come when a section of five minutes has been heard, not as it is heard",
+    ),
 )
 
 PRECISIONS = ("auto", "float32", "float16", "bfloat16")

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from kuulo.engines.base import (
+    AUDIO,
     SAMPLE_RATE,
+    CommandLine,
     EngineSpec,
     Language,
     Native,
@@ -31,6 +33,7 @@ from kuulo.engines.whisper_text import (
     Token,
     check_raw,
     confidence,
+    ladder,
     refuse_by_model,
     split_device,
     streamed,
@@ -66,10 +69,15 @@ SPEC = EngineSpec(
         "device": Native("context_params (use_gpu, gpu_device)", "cuda where it was built for it"),
         "threads": Native("n_threads"),
     },
+    differs=(
+        "the number format is that of the model file: a quantised model instead of --compute-type",
+        "recordings are handed over in sections of five minutes, cut at quiet places",
+        "word times come from its own alignment, up to 0.4 s from openai-whisper's",
+        "it gives no no-speech probability",
+    ),
 )
 
 BEST_OF = 5  # whisper-cli's default
-TOP = 1.0  # whisper.cpp raises the temperature up to here
 DETECT_SAMPLES = 30 * SAMPLE_RATE
 SHORTEST = SAMPLE_RATE // 10
 """Samples; whisper.cpp does not look at less than 100 ms."""
@@ -102,22 +110,11 @@ def refuse(options: Mapping[str, Any]) -> Dict[str, str]:
     refused = refuse_by_model(options)
     if options.get("compute_type") not in (None, "auto"):
         refused["compute_type"] = "the model file fixes it: take a quantised model instead"
-    if options.get("temperature") and _ladder(tuple(options["temperature"])) is None:
+    if options.get("temperature") and ladder(tuple(options["temperature"])) is None:
         refused["temperature"] = "it takes one temperature, or equal steps up to 1, such as 0,0.2,0.4,0.6,0.8,1"
     if options.get("initial_prompt") and options.get("condition_on_previous_text") is False:
         refused["initial_prompt"] = "without --condition-on-previous-text it drops every prompt"
     return refused
-
-
-def _ladder(temperatures: Tuple[float, ...]) -> Optional[Tuple[float, float]]:
-    """(first, step) of temperatures in equal steps up to the top; step 0 for one; None for anything else."""
-    if len(temperatures) < 2:
-        return (temperatures or (0.0,))[0], 0.0
-    step = temperatures[1] - temperatures[0]
-    equal = all(abs(t - temperatures[0] - n * step) < 1e-3 for n, t in enumerate(temperatures))
-    if step <= 0 or not equal or temperatures[-1] + step < TOP + 1e-3:
-        return None
-    return temperatures[0], round(step, 4)
 
 
 def native(options: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
@@ -135,6 +132,37 @@ def native(options: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
     shown["language"] = "language" if language in (None, "auto") else repr(language)
     arguments = ", ".join(f"{key}={value}" for key, value in shown.items())
     return "\n".join([*lines, f"segments = model.transcribe(audio, {arguments})"])
+
+
+def command(options: Mapping[str, Any], raw: Mapping[str, Any]) -> CommandLine:
+    """whisper-cli's command line (whisper.cpp, examples/cli/cli.cpp); the package pywhispercpp does not bring it."""
+    first, step = ladder(tuple(options.get("temperature") or (0.0,))) or (0.0, 0.0)
+    name, index = split_device(options.get("device"))
+    language = options.get("language")
+    words = ["whisper-cli", "-m", str(options.get("model_path")), "-f", AUDIO]
+    words += ["-l", "auto" if language in (None, "auto") else str(language)]
+    words += ["-tr"] if options.get("task") == "translate" else []
+    words += ["-bs", str(options.get("beam_size") or 5), "-bo", str(BEST_OF), "-tp", f"{first:g}"]
+    words += ["-tpi", f"{step:g}"] if step else ["-nf"]
+    words += ["-mc", "0"] if options.get("condition_on_previous_text") is False else []
+    words += ["--prompt", str(options["initial_prompt"])] if options.get("initial_prompt") else []
+    words += ["-t", str(options["threads"])] if options.get("threads") else []
+    words += ["-ng"] if name == "cpu" else ["-dev", str(index)] if index else []
+    notes = ["whisper-cli hears the whole recording at once, Kuulo hands over five minutes at a time"]
+    if options.get("word_times"):
+        preset = _aligning(str(options.get("model")), str(options.get("model_path") or ""))["dtw_aheads_preset"]
+        known = {heads: model for model, (heads, _) in reversed(list(HEADS.items()))}
+        if preset in known:
+            words += ["-dtw", known[preset].replace("-v", ".v").replace("-turbo", ".turbo"), "-nfa", "-ojf"]
+        else:
+            notes.append("word times of this model need -dtw with heads that whisper-cli does not know")
+    spelled = {"entropy_thold": "-et", "logprob_thold": "-lpt", "no_speech_thold": "-nth", "audio_ctx": "-ac"}
+    for key, value in raw.items():
+        if key in spelled:
+            words += [spelled[key], str(value)]
+        else:
+            notes.append(f"{key} is not said here")
+    return CommandLine(tuple(words), tuple(notes))
 
 
 def _strategy(options: Mapping[str, Any]) -> int:
@@ -179,7 +207,7 @@ def _decoder_layers(path: str) -> int:
 
 def _parameters(options: Mapping[str, Any], raw: Mapping[str, Any]) -> Dict[str, Any]:
     """whisper_full_params of a recording, without its language and prompt."""
-    first, step = _ladder(tuple(options.get("temperature") or (0.0,))) or (0.0, 0.0)
+    first, step = ladder(tuple(options.get("temperature") or (0.0,))) or (0.0, 0.0)
     parameters: Dict[str, Any] = {
         "translate": options.get("task") == "translate",
         "temperature": first,
@@ -359,9 +387,10 @@ class _Heard:
             if data.id < pw.whisper_token_eot(self._context):
                 text_bytes = pw.whisper_token_to_bytes(self._context, data.id)
                 spelled.append((text_bytes, self._ms(data.t_dtw), float(data.p)))
-        # a token ends where the next begins
-        ends = [begin for _, begin, _ in spelled[1:]] + [end]
-        tokens = [Token(text_bytes, begin, to, p) for (text_bytes, begin, p), to in zip(spelled, ends)]
+        # whisper.cpp's t_dtw is where the alignment steps on to the next token: the token's end. (Its rows begin with
+        # the token before the text, whose attention is on the first token of the text.)
+        begins = [start] + [done for _, done, _ in spelled[:-1]]
+        tokens = [Token(text_bytes, begin, done, p) for (text_bytes, done, p), begin in zip(spelled, begins)]
         words = words_from(tokens, self._language) if self._words else ()
         sure = confidence(sum(logprobs) / len(logprobs)) if logprobs else None
         return tidy(Segment(start, end, text, words, confidence=sure))

@@ -60,6 +60,36 @@ def torch_device(asked: Any, torch: Any) -> str:
     return str(asked)
 
 
+TOP = 1.0
+"""The highest temperature of a fallback, in openai-whisper's program and in whisper.cpp."""
+
+
+def ladder(temperatures: Tuple[float, ...]) -> Optional[Tuple[float, float]]:
+    """(first, step) of temperatures in equal steps up to the top; step 0 for one; None for anything else."""
+    if len(temperatures) < 2:
+        return (temperatures or (0.0,))[0], 0.0
+    step = temperatures[1] - temperatures[0]
+    equal = all(abs(t - temperatures[0] - n * step) < 1e-3 for n, t in enumerate(temperatures))
+    if step <= 0 or not equal or temperatures[-1] + step < TOP + 1e-3:
+        return None
+    return temperatures[0], round(step, 4)
+
+
+def flags(pairs: Mapping[str, Any]) -> List[str]:
+    """`--name value` of each pair whose value is not None, as openai-whisper's program takes them."""
+    return [word for name, value in pairs.items() if value is not None for word in (f"--{name}", str(value))]
+
+
+def fallback_flags(options: Mapping[str, Any], notes: List[str]) -> Dict[str, Any]:
+    """Temperatures as openai-whisper's program takes them; a note where it cannot."""
+    steps = ladder(tuple(options.get("temperature") or (0.0,)))
+    if steps is None:
+        notes.append("the program takes one temperature, or equal steps up to 1")
+        return {}
+    first, step = steps
+    return {"temperature": f"{first:g}", "temperature_increment_on_fallback": f"{step:g}" if step else "None"}
+
+
 def milliseconds(seconds: Any, samples: int) -> int:
     """Seconds as ms, not before the start nor after the end of a clip of `samples` samples."""
     return max(0, min(round(float(seconds) * 1000), samples * 1000 // SAMPLE_RATE))

@@ -55,12 +55,14 @@ class Layout:
     """How subtitles are cut into cues and lines, as openai/whisper's options of these names.
 
     `max_line_width`: characters in a line. `max_line_count`: lines in a cue; with it, cues no longer follow the
-    segments. `max_words_per_line`: words in a cue's line. `highlight_words`: a cue for each word, underlined."""
+    segments. `max_words_per_line`: words in a cue's line. `highlight_words`: a cue for each word, underlined.
+    `follow_segments`: whether a segment always begins a cue; None: unless lines are counted and have a width."""
 
     max_line_width: int | None = None
     max_line_count: int | None = None
     max_words_per_line: int | None = None
     highlight_words: bool = False
+    follow_segments: bool | None = None
 
     @classmethod
     def from_options(cls, values: Mapping[str, Any]) -> Layout:
@@ -85,7 +87,9 @@ class Layout:
 
     def given(self) -> list[str]:
         """The flags of the options that are set."""
-        return ["--" + name.replace("_", "-") for name, value in vars(self).items() if value]
+        return [
+            "--" + name.replace("_", "-") for name, value in vars(self).items() if value and name != "follow_segments"
+        ]
 
     def check(self, transcript: Transcript) -> None:
         """Raises UsageError when an option is set and the transcript has text but not the words' times."""

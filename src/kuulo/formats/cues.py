@@ -96,7 +96,9 @@ def _groups(
     stretches: Iterator[list[_Piece]], layout: Layout, room: Callable[[str], int]
 ) -> Iterator[Sequence[_Piece]]:
     """The pieces of each cue, their texts with the white space and line breaks they have in it."""
-    follows_segments = layout.max_line_count is None or layout.max_line_width is None
+    follows_segments = layout.follow_segments
+    if follows_segments is None:
+        follows_segments = layout.max_line_count is None or layout.max_line_width is None
     width = layout.max_line_width or UNLIMITED
     group: list[_Piece] = []
     line_length, lines, before_ms = 0, 1, None

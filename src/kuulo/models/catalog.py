@@ -16,7 +16,7 @@ from typing import Any
 from kuulo.errors import UsageError
 
 FILE = Path(__file__).with_name("catalog.toml")
-FORMATS = ("ct2", "ggml", "hf", "pt")
+FORMATS = ("ct2", "ggml", "hf", "onnx", "pt")
 LAST_RANK = 1000
 """Of a model that is not in the catalogue."""
 

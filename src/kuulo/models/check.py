@@ -8,6 +8,7 @@ the right ones is for `store.verify`, which hashes them.
 | ct2 | a CTranslate2 folder | ct2.py |
 | ggml | a whisper.cpp file | ggml.py |
 | hf | a Hugging Face folder | hf.py |
+| onnx | a folder of ONNX files | onnx.py |
 | pt | an openai-whisper file | pt.py |
 """
 
@@ -17,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kuulo.models import ct2, ggml, hf, pt
+from kuulo.models import ct2, ggml, hf, onnx, pt
 from kuulo.models.binary import Damaged
 from kuulo.models.shape import Shape
 
 # In the order in which they are tried: hf before ct2, because both have a config.json
-FORMATS: dict[str, Any] = {"ggml": ggml, "pt": pt, "hf": hf, "ct2": ct2}
-FOLDERS = frozenset({"ct2", "hf"})
+FORMATS: dict[str, Any] = {"ggml": ggml, "pt": pt, "hf": hf, "ct2": ct2, "onnx": onnx}
+FOLDERS = frozenset({"ct2", "hf", "onnx"})
 """Formats that are a folder; the others are one file."""
 
 SUFFIX = {"ggml": ".bin", "pt": ".pt"}
@@ -90,6 +91,7 @@ def files(format_: str, path: Path) -> list[Path]:
 
 def wanted(format_: str, names: list[str]) -> list[str]:
     """Those of a folder's or repository's file names that the format uses, sorted."""
-    if format_ == "hf":
-        return hf.wanted(names)
+    if format_ in ("hf", "onnx"):
+        found: list[str] = FORMATS[format_].wanted(names)
+        return found
     return sorted(name for name in names if name in ct2.WANTED)

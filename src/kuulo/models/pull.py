@@ -45,7 +45,7 @@ ABANDONED_S = 600
 
 REPO_PATTERN = re.compile(r"[\w.-]+/[\w.-]+")
 
-PREFERRED = ("ct2", "ggml", "pt", "hf")
+PREFERRED = ("ct2", "ggml", "pt", "hf", "onnx")
 """Which format is pulled when nobody says: that of the default engine first."""
 
 
@@ -100,7 +100,7 @@ def pull(
 ) -> ModelRef:
     """Brings a model into the store and gives it.
 
-    `name`: of the catalogue, or a Hugging Face repository ORG/NAME (ct2 or hf). `revision`: instead of the
+    `name`: of the catalogue, or a Hugging Face repository ORG/NAME (ct2, hf or onnx). `revision`: instead of the
     catalogue's. `rename`: its name in the store. A pull that was cut goes on where it stopped. Raises UsageError
     for what cannot be asked, ModelMissing for all that the network, the server, the disk or the files do."""
     entry, source = _what(name, format_)
@@ -148,7 +148,7 @@ def pull(
 def _what(name: str, format_: str | None) -> tuple[Entry, Source]:
     if REPO_PATTERN.fullmatch(name):
         if format_ not in check.FOLDERS:
-            raise UsageError(f"which format does the repository {name} have?", do="give --format ct2 or --format hf")
+            raise UsageError(f"which format does the repository {name} have?", do="give --format ct2, hf or onnx")
         return Entry(name.split("/")[1], catalog.LAST_RANK, ""), Source(format_, repo=name)
     if format_ is None:
         entry, _ = catalog.find(name)
