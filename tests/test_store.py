@@ -156,7 +156,7 @@ def test_a_missing_model_says_where_was_looked_and_what_gets_it(mine: Store, tmp
         stores.resolve("turbo", ("pt",))
     with pytest.raises(ModelMissing, match="did you mean medium"):
         stores.resolve("mediun", ("ggml",))
-    with pytest.raises(ModelMissing, match="ct2, hf alone"):
+    with pytest.raises(ModelMissing, match="ct2, hf, onnx alone"):
         stores.resolve("distil-large-v2", ("pt",))
     with pytest.raises(ModelMissing, match="list --catalog"):
         stores.resolve("qqqqqqqq", ("pt",))
