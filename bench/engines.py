@@ -21,13 +21,14 @@ from typing import Any
 
 from kuulo import engines
 from kuulo.engines.base import EngineSpec
+from kuulo.formats.json import read_master
 from kuulo.miniature.writers import WRITERS
 from processes import run
 from run import machine
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools" / "miniature"))
-from scores import Part, Score  # noqa: E402
+from scores import Score, heard_parts, said_parts  # noqa: E402
 
 CLIPS = ROOT / "tests" / "audio" / "miniature"
 PAGE = ROOT / "docs" / "engines" / "comparison.md"
@@ -119,24 +120,10 @@ def score(out: Path, said: dict[str, Any]) -> dict[str, Any]:
     """The figures of what was written into `out`."""
     score_ = Score()
     for name, clip in said.items():
-        found = json.loads((out / f"{name}-0.json").read_text(encoding="utf-8"))
-        heard = [part(s["start_ms"], s["end_ms"], s["text"], found_words(s)) for s in found["segments"]]
-        true = [part(s["start_ms"], s["end_ms"], s["text"], known_words(s)) for s in clip["segments"]]
-        score_.add(true, heard, not clip["language"] or found["language"] == clip["language"])
+        found = read_master(out / f"{name}-0.json")
+        right = not clip["language"] or found.language == clip["language"]
+        score_.add(said_parts(clip), heard_parts(found.segments), right)
     return score_.figures()
-
-
-def part(start_ms: int, end_ms: int, text: str, words: list[tuple[float, float, str]]) -> Part:
-    return Part(start_ms / 1000, end_ms / 1000, text, words)
-
-
-def known_words(segment: dict[str, Any]) -> list[tuple[float, float, str]]:
-    pieces = segment["text"].split()
-    return [(s / 1000, e / 1000, word) for (s, e), word in zip(segment["words"], pieces, strict=True)]
-
-
-def found_words(segment: dict[str, Any]) -> list[tuple[float, float, str]]:
-    return [(w["start_ms"] / 1000, w["end_ms"] / 1000, w["text"]) for w in segment.get("words", ())]
 
 
 def page(rows: list[Row], command: str) -> str:

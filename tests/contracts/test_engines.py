@@ -23,6 +23,7 @@ from kuulo import engines, options
 from kuulo.engines.base import Checkpoint, EngineSpec, Language, Progress, Session, Unusable
 from kuulo.transcript import Segment
 from kuulo.wire import Task
+from sessions import GREEDY, UNCLOSED, task
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "kuulo"
@@ -33,27 +34,10 @@ WHISPERS = [name for name, spec in SPECS.items() if spec.model_formats]
 SEGMENT_MS = 350
 """How far a segment may be from the truth: the miniature's own error is 0.17 s in the middle, 0.33 s at 90 %."""
 
-# openai-whisper leaves its vocabulary file to the garbage collector.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:unclosed file.*tiktoken:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore:Exception ignored in.*tiktoken:pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = UNCLOSED
 
 UNSURE = ("sherpa-onnx",)
 """Engines that do not say how sure they are of a segment or of the language."""
-
-GREEDY: Mapping[str, Any] = {
-    "language": "auto",
-    "task": "transcribe",
-    "beam_size": 1,
-    "temperature": (0.0,),
-    # The miniature was trained without text before the window, so a window's text would confuse the next.
-    "condition_on_previous_text": False,
-    "word_times": False,
-    "device": "cpu",
-    "compute_type": "auto",
-    "threads": 1,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,12 +69,7 @@ class Loaded:
         self._heard: dict[Any, Heard] = {}
 
     def task(self, name: str, raw: Mapping[str, Any] | None = None, **changes: Any) -> Task:
-        spec = SPECS[name]
-        if not engines.installed(spec):
-            pytest.skip(f"{name} is not installed")
-        given = {k: v for k, v in {**GREEDY, **changes}.items() if k in spec.options}
-        path = str(self._miniature.path(spec.model_formats[0])) if spec.model_formats else None
-        return Task("transcribe", name, "miniature", path, given, dict(raw or {}))
+        return task(self._miniature, name, raw, **changes)
 
     def session(self, name: str, **changes: Any) -> Session:
         key = (name, tuple(sorted(changes.items())))

@@ -7,37 +7,23 @@ or prompts in another way than Whisper was made for is seen here, by words or ti
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from scores import Part, Score, bare, errors, lost_and_repeated
+from scores import Part, Score, bare, errors, heard_parts, lost_and_repeated, said_parts
 
 from kuulo import engines
 from kuulo.engines.base import Language, Session
 from kuulo.miniature import weights
 from kuulo.transcript import Segment
-from kuulo.wire import Task
 from models_fixture import CLIPS, WRITERS, KnownClip, Miniature
+from sessions import UNCLOSED, task
 
 SPECS = {spec.name: spec for spec in engines.specs() if set(spec.model_formats) & set(WRITERS)}
 RATE = 16_000
-DEFAULTS: Mapping[str, Any] = {
-    "language": "auto",
-    "task": "transcribe",
-    "beam_size": 1,
-    "temperature": (0.0,),
-    # With the text before a window it loses sentences: it had too little of it in training.
-    "condition_on_previous_text": False,
-    "word_times": False,
-    "device": "cpu",
-    "compute_type": "auto",
-    "threads": 1,
-}
-
 WORDS_WRONG = 0.15
 """Share of the words of the held out clips that may be wrong: the miniature itself has 8 % there (see its README)."""
 
@@ -50,11 +36,7 @@ WORD_MS, END_MS = 150, 300
 WORD_MS_OF = {"sherpa-onnx": 220}
 """Engines whose words' times are less exact."""
 
-# openai-whisper leaves its vocabulary file to the garbage collector.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:unclosed file.*tiktoken:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore:Exception ignored in.*tiktoken:pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = UNCLOSED
 
 
 class Ears:
@@ -66,41 +48,25 @@ class Ears:
 
     def _session(self, name: str, changes: tuple[tuple[str, Any], ...]) -> Session:
         spec = SPECS[name]
-        if not engines.installed(spec):
-            pytest.skip(f"{name} is not installed")
         for option, _ in changes:
             if option not in spec.options:
                 pytest.skip(f"{name} has no {option}")
-        options = {k: v for k, v in {**DEFAULTS, **dict(changes)}.items() if k in spec.options}
-        refused = engines.module(name).refuse({**options, "model": "x", "multilingual": True, "translates": True})
+        asked = task(self.miniature, name, **dict(changes))
+        about = {"model": "x", "multilingual": True, "translates": True}
+        refused = engines.module(name).refuse({**asked.options, **about})
         assert not refused, refused
-        path = str(self.miniature.path(next(f for f in spec.model_formats if f in WRITERS)))
-        return engines.module(name).load(Task("transcribe", name, "miniature", path, options, {}))
+        return engines.module(name).load(asked)
 
     def hear(self, name: str, samples: Any, **changes: Any) -> tuple[str, list[Part]]:
         """(language, what was heard)."""
         said = list(self.session(name, tuple(sorted(changes.items()))).transcribe(samples))
         (language,) = {s.code for s in said if isinstance(s, Language)}
-        return language, [heard_part(s) for s in said if isinstance(s, Segment) and s.text.strip()]
-
-
-def heard_part(segment: Segment) -> Part:
-    words = [(w.start_ms / 1000, w.end_ms / 1000, w.text) for w in segment.words]
-    return Part(segment.start_ms / 1000, segment.end_ms / 1000, segment.text, words)
+        return language, heard_parts(s for s in said if isinstance(s, Segment) and s.text.strip())
 
 
 def said(name: str) -> list[Part]:
     """What a clip says, with the times of its words."""
-    clip = json.loads((CLIPS / "texts.json").read_text(encoding="utf-8"))[name]
-    return [
-        Part(
-            s["start_ms"] / 1000,
-            s["end_ms"] / 1000,
-            s["text"],
-            [(a / 1000, b / 1000, w) for (a, b), w in zip(s["words"], s["text"].split(), strict=True)],
-        )
-        for s in clip["segments"]
-    ]
+    return said_parts(json.loads((CLIPS / "texts.json").read_text(encoding="utf-8"))[name])
 
 
 def text(parts: list[Part]) -> str:

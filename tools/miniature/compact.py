@@ -27,13 +27,14 @@ LIMIT = 8_000_000
 def compact(checkpoint: Path) -> bytes:
     """The compact file's contents (kuulo.miniature.weights.trained reads it)."""
     state = torch.load(checkpoint, weights_only=True, map_location="cpu")["model"]
-    tokens = Compact(Vocabulary()).ids
+    vocabulary = Vocabulary()
+    tokens = Compact(vocabulary).ids
     rows, width = state[TOKENS].shape
     if rows != len(tokens) + 1:
         raise ValueError(f"the checkpoint has {rows} rows of tokens, and words.py {len(tokens) + 1}")
     dims = {
         "n_mels": 80, "n_audio_ctx": 1500, "n_audio_state": width, "n_audio_head": HEADS, "n_audio_layer": LAYERS[0],
-        "n_vocab": len(Vocabulary()), "n_text_ctx": 448, "n_text_state": width, "n_text_head": HEADS,
+        "n_vocab": len(vocabulary), "n_text_ctx": 448, "n_text_state": width, "n_text_head": HEADS,
         "n_text_layer": LAYERS[1],
     }  # fmt: skip
     heads = [(layer, head) for layer in range(1, LAYERS[1]) for head in range(HEADS)]  # those that training guided

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kuulo.miniature.weights import sinusoids
+
 MELS, POSITIONS, TEXT_POSITIONS = 80, 1500, 448
 
 
@@ -60,7 +62,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv1d(MELS, width, 3, padding=1)
         self.conv2 = nn.Conv1d(width, width, 3, stride=2, padding=1)
-        self.register_buffer("positional_embedding", sinusoids(POSITIONS, width))
+        self.register_buffer("positional_embedding", positions(POSITIONS, width))
         self.blocks = nn.ModuleList(Block(width, heads, cross=False) for _ in range(layers))
         self.ln_post = nn.LayerNorm(width)
 
@@ -70,8 +72,8 @@ class Encoder(nn.Module):
         `offset`: position of the first frame."""
         x = functional.gelu(self.conv1(mel))
         x = functional.gelu(self.conv2(x)).transpose(1, 2)
-        positions: Any = self.positional_embedding
-        x = x + positions[offset : offset + x.shape[1]]
+        embedding: Any = self.positional_embedding
+        x = x + embedding[offset : offset + x.shape[1]]
         half = x
         for number, block in enumerate(self.blocks, 1):
             x = x + block.attn(block.attn_ln(x))
@@ -124,14 +126,12 @@ class Whisper(nn.Module):
         self.encoder = Encoder(width, heads, layers[0])
         self.decoder = Decoder(width, heads, layers[1], tokens)
         with torch.no_grad():
-            self.decoder.token_embedding.weight[times : times + 1501] = 0.07 * sinusoids(1501, width)
+            self.decoder.token_embedding.weight[times : times + 1501] = 0.07 * positions(1501, width)
 
 
-def sinusoids(length: int, width: int) -> Tensor:
-    """Positions as openai-whisper's `sinusoids`: (length, width)."""
-    step = np.log(10_000) / (width // 2 - 1)
-    scaled = np.arange(length)[:, None] * np.exp(-step * np.arange(width // 2))[None]
-    return torch.from_numpy(np.concatenate([np.sin(scaled), np.cos(scaled)], axis=1).astype(np.float32))
+def positions(length: int, width: int) -> Tensor:
+    """The encoder's positions (length, width)."""
+    return torch.from_numpy(sinusoids(length, width))
 
 
 def mel_filters() -> Tensor:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from kuulo.transcript import Segment
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,32 @@ class Part:
     end: float
     text: str
     words: Sequence[tuple[float, float, str]] = ()
+
+
+def said_parts(clip: Mapping[str, Any]) -> list[Part]:
+    """What a clip of `tests/audio/miniature/texts.json` says; its words have their places there, not their letters."""
+    return [
+        Part(
+            segment["start_ms"] / 1000,
+            segment["end_ms"] / 1000,
+            segment["text"],
+            [(a / 1000, b / 1000, w) for (a, b), w in zip(segment["words"], segment["text"].split(), strict=True)],
+        )
+        for segment in clip["segments"]
+    ]
+
+
+def heard_parts(segments: Iterable[Segment]) -> list[Part]:
+    """Segments of a transcript."""
+    return [
+        Part(
+            segment.start_ms / 1000,
+            segment.end_ms / 1000,
+            segment.text,
+            [(word.start_ms / 1000, word.end_ms / 1000, word.text) for word in segment.words],
+        )
+        for segment in segments
+    ]
 
 
 def bare(text: str) -> list[str]:

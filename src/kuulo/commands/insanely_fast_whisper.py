@@ -22,6 +22,8 @@ from kuulo.commands.base import (
     Wanted,
 )
 
+IF_SPEAKERS = Idle("without --hf-token the original does not look at it either")
+
 ARGUMENTS = (
     Argument(("--file-name",), Own("the recording; an address is refused"), None, str, required=True),
     Argument(("--device-id",), Own("a number is cuda:N in Kuulo", lambda number: ("--device", f"cuda:{number}")), "0",
@@ -38,11 +40,11 @@ ARGUMENTS = (
     Argument(("--timestamp",), Own("word: --word-times", lambda kind: ("--word-times",) if kind == "word" else ()),
              "chunk", str, ("chunk", "word")),
     Argument(("--hf-token",), Refused(f"it asks for speakers, and {SPEAKERS}"), "no_token", str, secret=True),
-    Argument(("--diarization_model",), Idle("without --hf-token the original does not look at it either"),
+    Argument(("--diarization_model",), IF_SPEAKERS,
              "pyannote/speaker-diarization-3.1", str),
-    Argument(("--num-speakers",), Idle("without --hf-token the original does not look at it either"), None, int),
-    Argument(("--min-speakers",), Idle("without --hf-token the original does not look at it either"), None, int),
-    Argument(("--max-speakers",), Idle("without --hf-token the original does not look at it either"), None, int),
+    Argument(("--num-speakers",), IF_SPEAKERS, None, int),
+    Argument(("--min-speakers",), IF_SPEAKERS, None, int),
+    Argument(("--max-speakers",), IF_SPEAKERS, None, int),
 )  # fmt: skip
 
 

@@ -73,16 +73,16 @@ PUNCTUATION = (
              "\"'.。,，!！?？:：”)]}、", str),
 )  # fmt: skip
 
-LAYOUT = (
-    Argument(("--highlight_words",), Common("in srt and vtt", "highlight_words", lambda on: on or None), False,
-             str2bool),
-    Argument(("--max_line_width",), Common("in srt and vtt", "max_line_width", lambda n: n or None), None,
-             optional_int),
-    Argument(("--max_line_count",), Common("in srt and vtt", "max_line_count", lambda n: n or None), None,
-             optional_int),
-    Argument(("--max_words_per_line",), Common("in srt and vtt", "max_words_per_line", lambda n: n or None), None,
-             optional_int),
-)  # fmt: skip
+
+def a_number_of(name: str) -> Argument:
+    """An option of the layout of srt and vtt; 0 is as good as nothing."""
+    return Argument((f"--{name}",), Common("in srt and vtt", name, lambda n: n or None), None, optional_int)
+
+
+LINE_WIDTH, LINE_COUNT = a_number_of("max_line_width"), a_number_of("max_line_count")
+HIGHLIGHT = Argument(("--highlight_words",), Common("in srt and vtt", "highlight_words", lambda on: on or None), False,
+                     str2bool)  # fmt: skip
+LAYOUT = (HIGHLIGHT, LINE_WIDTH, LINE_COUNT, a_number_of("max_words_per_line"))
 WORD_OPTIONS = ("highlight_words", "max_line_count", "max_line_width", "max_words_per_line")
 """In the order in which the programs look at them."""
 
@@ -134,6 +134,9 @@ def clip(text: str) -> dict[str, int]:
         raise base.Stop(2, "whisper: --clip_timestamps: refused: Kuulo takes one clip of a recording, not several\n")
     found = {name: round(t * 1000) for name, t in zip(("from", "to"), times, strict=False)}
     return {name: ms for name, ms in found.items() if ms or name == "to"}
+
+
+DETECTING = "Detecting language using up to the first 30 seconds. Use `--language` to specify the language\n"
 
 
 class Whisper(Program):
@@ -199,7 +202,7 @@ class Whisper(Program):
     def begins(self, wanted: Wanted, path: str) -> str:
         if not wanted.value("verbose") or wanted.value("language"):
             return ""
-        return "Detecting language using up to the first 30 seconds. Use `--language` to specify the language\n"
+        return DETECTING
 
     def language(self, wanted: Wanted, code: str, probability: float | None) -> str:
         return "" if wanted.value("language") else f"Detected language: {languages.name(code)}\n"

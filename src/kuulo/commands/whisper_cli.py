@@ -26,6 +26,7 @@ from kuulo.commands.base import (
     Stop,
     Wanted,
 )
+from kuulo.commands.whisper import TEMPERATURES
 from kuulo.errors import UsageError
 from kuulo.formats.cues import timestamp
 from kuulo.transcript import Segment
@@ -45,8 +46,6 @@ def only(name: str) -> dict[str, str]:
     """An option that whisper.cpp alone has."""
     return {WHISPER_CPP: name}
 
-
-TEMPERATURES = Own("together they are Kuulo's --temperature: the list of what is tried in turn")
 
 ARGUMENTS = (
     Argument(("-t", "--threads"), Common("the original's default is 4", "threads"), 4, int),

@@ -272,7 +272,7 @@ class WhisperCtranslate2(Program):
     def opening(self, wanted: Wanted) -> str:
         text = ""
         if wanted.value("verbose") and not wanted.value("language"):
-            text = "Detecting language using up to the first 30 seconds. Use `--language` to specify the language\n"
+            text = whisper.DETECTING
         if wanted.value("print_colors") and wanted.value("output_dir") and not wanted.value("word_timestamps"):
             text += (
                 "Print colors requires word-level time stamps. Generated files in output directory will have "

@@ -31,7 +31,6 @@ from kuulo.commands.base import (
 )
 from kuulo.formats import Layout
 
-FORMATS = ("txt", "vtt", "srt", "tsv", "json")
 NO_ALIGNMENT = "Kuulo has no alignment model"
 ONLY_DIARIZING = Idle("without --diarize the original does not look at it either")
 PARSED = Idle("the original parses it and does not use it")
@@ -99,12 +98,9 @@ ARGUMENTS = (
              "the original decodes each window at the first temperature alone, and so does Kuulo"), 0.2,
              optional_float),
     *whisper.THRESHOLDS,
-    Argument(("--max_line_width",), Common("in srt and vtt", "max_line_width", lambda n: n or None), None,
-             optional_int),
-    Argument(("--max_line_count",), Common("in srt and vtt", "max_line_count", lambda n: n or None), None,
-             optional_int),
-    Argument(("--highlight_words",), Common("in srt and vtt", "highlight_words", lambda on: on or None), False,
-             str2bool),
+    whisper.LINE_WIDTH,
+    whisper.LINE_COUNT,
+    whisper.HIGHLIGHT,
     Argument(("--segment_resolution",), PARSED, "sentence", str, ("sentence", "chunk")),
     Argument(("--threads",), Common("0: as many as there are", "threads", lambda n: n or None), 0, optional_int),
     Argument(("--hf_token",), ONLY_DIARIZING, None, str, secret=True),
@@ -155,7 +151,7 @@ class WhisperX(Program):
             options["language"] = language
         if values["max_line_count"] and not values["max_line_width"]:
             warnings = (*warnings, "--max_line_count has no effect without --max_line_width")
-        formats = FORMATS if values["output_format"] == "all" else (values["output_format"],)
+        formats = whisper.FORMATS if values["output_format"] == "all" else (values["output_format"],)
         return Wanted(
             given=Given({**values, "language": language, "aligned": aligned}, given.typed),
             audio=tuple(values["audio"]),

@@ -86,6 +86,9 @@ OURS = frozenset(_OURS.split())
 """Arguments of `from_whisper` that raw options may not have: the adapter fills them, or (the last five) they rewrite
 the text of tokens one by one, and a token is bytes here."""
 
+USUAL = onnx_file.WhisperFiles("encoder.onnx", "decoder.onnx", "tokens.txt", int8=False)
+"""What a model's files are called in a call that is shown while no folder is known."""
+
 ATTENTION = "cross_attention_weights"
 """The decoder's output that word times are read from."""
 
@@ -103,7 +106,7 @@ def refuse(options: Mapping[str, Any]) -> Dict[str, str]:
 def native(options: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
     """The Python that does the same with sherpa-onnx itself."""
     path = str(options.get("model_path"))
-    files = _names(path) or onnx_file.WhisperFiles("encoder.onnx", "decoder.onnx", "tokens.txt", False)
+    files = _names(path) or USUAL
     shown = [f"{part}=folder + {'/' + getattr(files, part)!r}" for part in ("encoder", "decoder", "tokens")]
     shown += [f"{key}={value!r}" for key, value in _arguments(options, raw).items()]
     return "\n".join(
@@ -124,7 +127,7 @@ def command(options: Mapping[str, Any], raw: Mapping[str, Any]) -> CommandLine:
     """The command line of sherpa-onnx-offline (sherpa-onnx/csrc/offline-whisper-model-config.cc), which the Python
     package does not bring."""
     path = str(options.get("model_path"))
-    files = _names(path) or onnx_file.WhisperFiles("encoder.onnx", "decoder.onnx", "tokens.txt", False)
+    files = _names(path) or USUAL
     arguments = _arguments(options, raw)
     pairs = {
         "whisper-encoder": f"{path}/{files.encoder}",

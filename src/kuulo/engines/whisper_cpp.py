@@ -72,7 +72,7 @@ SPEC = EngineSpec(
     differs=(
         "the number format is that of the model file: a quantised model instead of --compute-type",
         "recordings are handed over in sections of five minutes, cut at quiet places",
-        "word times come from its own alignment, up to 0.4 s from openai-whisper's",
+        "word times come from its own alignment, as near the truth as openai-whisper's, not equal to them",
         "it gives no no-speech probability",
     ),
 )
