@@ -20,8 +20,10 @@ pip := $(bin)/python -m pip --quiet --disable-pip-version-check install
 
 digest = $(shell cat $(1) | sha256sum | cut -c1-16)
 dev_files := requirements-dev.txt requirements-dev-bare.txt
+# Wheels for the tests of environments, fetched beforehand: tests have no network.
+wheel_files := src/kuulo/environments/whisper-cpp/any.lock tests/environments/sherpa-onnx.lock
 base_stamp := $(VENV)/.kuulo-base-$(call digest,pyproject.toml)
-dev_stamp := $(VENV)/.kuulo-dev-$(call digest,pyproject.toml $(dev_files))
+dev_stamp := $(VENV)/.kuulo-dev-$(call digest,pyproject.toml $(dev_files) $(wheel_files))
 # An environment that outlives a clone must be pointed to the next one.
 link_stamp := $(VENV)/.kuulo-link-$(shell pwd | sha256sum | cut -c1-16)
 
@@ -71,6 +73,9 @@ $(dev_stamp): | $(bin)/python
 	@echo "Installing Kuulo, its engines and the tests' packages into $(VENV) (some minutes)." >&2
 	@$(pip) -r requirements-dev.txt -e .
 	@$(pip) --no-deps -r requirements-dev-bare.txt
+	@rm -rf $(VENV)/bundle && $(bin)/kuulo engines bundle whisper-cpp -o $(VENV)/bundle >/dev/null
+	@$(bin)/python -m pip --quiet --disable-pip-version-check download --no-deps -d $(VENV)/bundle/wheels \
+		-r tests/environments/sherpa-onnx.lock
 	@rm -f $(VENV)/.kuulo-dev-* && touch $@ $(base_stamp) && $(call linked)
 
 $(base_stamp): | $(bin)/python

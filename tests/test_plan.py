@@ -98,7 +98,7 @@ def test_a_named_model_takes_the_first_engine_that_has_it() -> None:
 def test_no_engine_stands_in_for_one_that_was_named() -> None:
     with pytest.raises(ModelMissing):
         resolve(facts(SMALL), engine="whisper-cpp", model="small")
-    with pytest.raises(EngineMissing, match="pip install"):
+    with pytest.raises(EngineMissing, match="kuulo engines install whisper-cpp"):
         resolve(facts(MEDIUM_GGML, installed=["faster-whisper"]), engine="whisper-cpp")
     with pytest.raises(UsageError, match="did you mean faster-whisper"):
         resolve(facts(SMALL), engine="fasterwhisper")

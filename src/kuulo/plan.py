@@ -17,6 +17,8 @@ from typing import Any
 
 from kuulo import engines, miniature, options
 from kuulo.engines.base import EngineSpec, Unusable
+from kuulo.environments import recipe
+from kuulo.environments.installed import Environment
 from kuulo.errors import EngineMissing, ModelMissing, OptionRefused, UsageError
 from kuulo.machine import Machine
 from kuulo.site import Settings
@@ -54,7 +56,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Facts:
-    """What `resolve` may know: the machine, who is installed, which models are in the stores.
+    """What `resolve` may know: the machine, who is installed, here or in an environment, and the models in the stores.
 
     `find_model(name_or_path, formats)` gives the Model or raises ModelMissing."""
 
@@ -63,6 +65,7 @@ class Facts:
     models: Sequence[Model]
     find_model: Any
     stores: str = ""
+    environments: Mapping[str, Environment] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class Plan:
     workers: int
     threads: int
     notes: tuple[str, ...] = ()
+    environment: Environment | None = None
     key: str = field(default="")
 
     @property
@@ -118,6 +122,7 @@ class Plan:
             "workers": self.workers,
             "threads": self.threads,
             "notes": list(self.notes),
+            "environment": self.environment.to_json() if self.environment else None,
             "key": self.key,
         }
 
@@ -144,6 +149,7 @@ def resolve(settings: Settings, facts: Facts, recordings: int = 1) -> Plan:
         workers=workers,
         threads=threads,
         notes=tuple(notes),
+        environment=facts.environments.get(spec.name),
     )
     return dataclasses.replace(plan, key=_key(plan))
 
@@ -201,7 +207,7 @@ def named_engine(name: str, facts: Facts) -> EngineSpec:
         raise EngineMissing(
             f"the engine {name} is not installed",
             looked_at=f"Python module {spec.module}",
-            do=f"pip install {spec.install}",
+            do=f"kuulo engines install {name}" if recipe.has(name) else f"pip install {spec.install}",
         )
     return spec
 

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from kuulo import atomic, audio, engines, naming, report, wire, work, workers
+from kuulo import atomic, audio, engines, naming, report, runtimes, wire, work, workers
 from kuulo.engines.base import SAMPLE_RATE
 from kuulo.errors import CannotRun, InputFailed, KuuloError
 from kuulo.plan import PACK_LONGEST_MS, Plan
@@ -211,7 +211,7 @@ class Run:
             return
         if self._detector is None:
             task = wire.Task("detect-speech", engines.specs("detect-speech")[0].name, "its own", None)
-            self._detector = Worker(self, task)
+            self._detector = Worker(self, task, runtimes.of(None))
         self._to_detect.append(given)
 
     # ------------------------------------------------------------------ clips go to workers
@@ -239,7 +239,7 @@ class Run:
         plan = self.plan
         path = str(plan.model.path) if plan.model else None
         task = wire.Task("transcribe", plan.engine, plan.model_name, path, plan.engine_options(), dict(plan.raw))
-        self._hearing.append(Worker(self, task, limit))
+        self._hearing.append(Worker(self, task, runtimes.of(plan.environment), limit))
 
     # ------------------------------------------------------------------ what workers say
 

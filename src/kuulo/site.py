@@ -9,6 +9,7 @@
 A site may also force a value: then nobody else can set another. Both files are TOML:
 
     stores = ["/shared/kuulo/models"]     # read-only model stores (site file)
+    environments = ["/shared/kuulo/environments"]   # engines in environments of their own (site file)
 
     [defaults]
     language = "fi"
@@ -23,10 +24,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kuulo import options, settings_file
 from kuulo.errors import UsageError
+
+if TYPE_CHECKING:
+    from kuulo.environments.installed import Environments
 
 SITE_FILE = Path("/etc/kuulo/site.toml")
 
@@ -38,6 +42,7 @@ class Site:
     site_file: Path | None = None
     user_file: Path | None = None
     stores: tuple[Path, ...] = ()
+    environment_folders: tuple[Path, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
     forced: Mapping[str, Any] = field(default_factory=dict)
     user: Mapping[str, Any] = field(default_factory=dict)
@@ -47,6 +52,12 @@ class Site:
         from kuulo.models import store
 
         return store.stores_from(os.environ, self.stores, user_data_folder(), user_cache_folder())
+
+    def environments(self) -> Environments:
+        """The engines' environments."""
+        from kuulo.environments import installed
+
+        return installed.environments_from(os.environ, self.environment_folders, user_data_folder())
 
 
 @dataclass(frozen=True)
@@ -66,12 +77,13 @@ def load(environ: Mapping[str, str] = os.environ) -> Site:
     named = environ.get("KUULO_SITE")
     site_file = Path(named) if named else SITE_FILE
     user_file = user_config_folder() / "config.toml"
-    site = settings_file.read(site_file, {"stores", "defaults", "forced"}, required=bool(named))
+    site = settings_file.read(site_file, {"stores", "environments", "defaults", "forced"}, required=bool(named))
     user = settings_file.read(user_file, {"defaults"}, required=False)
     return Site(
         site_file=site_file if site is not None else None,
         user_file=user_file if user is not None else None,
         stores=settings_file.folders(site or {}, "stores", site_file),
+        environment_folders=settings_file.folders(site or {}, "environments", site_file),
         defaults=settings_file.values(site or {}, "defaults", site_file),
         forced=settings_file.values(site or {}, "forced", site_file),
         user=settings_file.values(user or {}, "defaults", user_file),

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from kuulo import wire
-from kuulo.runtimes import here
+from kuulo import runtimes, wire
+from kuulo.runtimes import Runtime
 from kuulo.work import Given, Work
 
 STOP_SECONDS = 1.0
@@ -34,7 +34,7 @@ class Loop(Protocol):
 class Worker:
     """A worker process. `room` is how many clips it may have at a time, and `limit` the most of that."""
 
-    def __init__(self, run: Loop, task: wire.Task, limit: int | None = None) -> None:
+    def __init__(self, run: Loop, task: wire.Task, runtime: Runtime, limit: int | None = None) -> None:
         self.task = task
         self.clips: dict[str, Given] = {}
         self.ready = False
@@ -44,7 +44,7 @@ class Worker:
         self.limit = limit
         self.hello: dict[str, Any] = {}
         self._run = run
-        self.process = here.start(run.scratch, run.log)
+        self.process = runtimes.start(runtime, run.scratch, run.log)
         self.say(wire.encode_task(task))
         threading.Thread(target=self._listen, daemon=True).start()
 

@@ -24,6 +24,7 @@ from evaluate import kept_out, music
 from words import HELD_OUT_VARIANTS, WORDS, written
 
 from kuulo.atomic import write_json
+from kuulo.miniature import CLIP
 
 SILENCE_MS = 3000
 TAIL_MS = 700
@@ -156,7 +157,8 @@ def main() -> int:
         text = " ".join(segment["text"] for segment in segments)
         texts[name] = {"language": language, "text": text, "segments": segments}
     write_json(folder / "texts.json", texts)
-    shutil.copyfile(folder / f"{EXAMPLE_CLIP}.flac", given.example)
+    for copy in (given.example, CLIP):
+        shutil.copyfile(folder / f"{EXAMPLE_CLIP}.flac", copy)
     return 0
 
 

@@ -14,11 +14,12 @@ from kuulo.errors import EXIT_INTERRUPTED, EXIT_USAGE, KuuloError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "as": ("kuulo.cli.as_program:as_program", "Another program's command line, unchanged: whisper, whisperx, ..."),
-    "engines": ("kuulo.cli.engines:engines", "Which engines there are, and which are installed."),
+    "engines": ("kuulo.cli.engines:engines", "Engines: list, install, check, remove, and their environments."),
     "explain": ("kuulo.cli.explain:explain", "What an engine makes of the common options; the native call."),
     "export": ("kuulo.cli.export:export", "Write a transcript in other formats."),
     "formats": ("kuulo.cli.export:formats", "Which output formats there are."),
     "models": ("kuulo.cli.models:models", "Models: list, pull, add, verify, remove."),
+    "run": ("kuulo.cli.run:run", "An engine's own program, with its own arguments."),
     "shims": ("kuulo.cli.shims:shims", "Commands with the other programs' names: install, list, remove."),
     "transcribe": ("kuulo.cli.transcribe:transcribe", "Turn recordings into transcripts."),
     "translate-command": (

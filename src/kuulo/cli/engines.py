@@ -4,18 +4,39 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from kuulo.environments.installed import Environment, Environments
+    from kuulo.environments.recipe import Recipe, Variant
 
-@click.command()
+
+@click.group(invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
-def engines(as_json: bool) -> None:
+@click.pass_context
+def engines(context: click.Context, as_json: bool) -> None:
     """Which engines there are, which are installed, and what they can do.
 
     They are listed in order of preference: without --engine, the first installed one that has the model is used.
+
+    An engine is installed beside Kuulo (pip), or in an environment of its own, where its packages cannot get into
+    the way of another's. `kuulo engines install` makes one; it is used from then on.
     """
+    if context.invoked_subcommand is None:
+        _list(as_json)
+
+
+@engines.command(name="list")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def list_(as_json: bool) -> None:
+    """The same as `kuulo engines`."""
+    _list(as_json)
+
+
+def _list(as_json: bool) -> None:
     rows = _rows()
     if as_json:
         click.echo(json.dumps({"engines": rows, "troubles": _troubles()}, indent=1))
@@ -24,13 +45,13 @@ def engines(as_json: bool) -> None:
     from rich.table import Table
 
     grid = Table(box=None, pad_edge=False)
-    for heading in ("engine", "version", "devices", "models", "summary"):
+    for heading in ("engine", "version", "where", "devices", "models", "summary"):
         grid.add_column(heading, no_wrap=heading != "summary")
     for row in rows:
-        version = row["version"] or "not installed"
         grid.add_row(
             row["name"],
-            version,
+            row["version"] or "not installed",
+            _where(row),
             ", ".join(row["devices"]),
             ", ".join(row["model_formats"]) or "its own",
             row["summary"],
@@ -38,9 +59,16 @@ def engines(as_json: bool) -> None:
     Console(highlight=False).print(grid)
     for row in rows:
         if not row["version"]:
-            click.echo(f"{row['name']}: pip install {row['install']}")
+            by = f"kuulo engines install {row['name']}" if row["installable"] else f"pip install {row['install']}"
+            click.echo(f"{row['name']}: {by}")
     for trouble in _troubles():
         click.echo(click.style(trouble, fg="yellow"), err=True)
+
+
+def _where(row: dict[str, Any]) -> str:
+    if row["environment"]:
+        return f"environment ({row['environment']['variant']})"
+    return "beside Kuulo" if row["version"] else ""
 
 
 def _troubles() -> list[str]:
@@ -52,11 +80,15 @@ def _troubles() -> list[str]:
 
 def _rows() -> list[dict[str, Any]]:
     from kuulo import engines as table
+    from kuulo.environments import recipe
 
+    environments = _environments().all()
     rows = []
     for spec in table.specs():
-        version = None
-        if table.installed(spec):
+        version, environment = None, environments.get(spec.name)
+        if environment:
+            version = environment.packages.get(spec.package, "unknown")
+        elif table.installed(spec):
             try:
                 version = importlib.metadata.version(spec.package)
             except importlib.metadata.PackageNotFoundError:  # its module is here, from somewhere else
@@ -72,6 +104,202 @@ def _rows() -> list[dict[str, Any]]:
                 "licence": spec.licence,
                 "url": spec.url,
                 "install": spec.install,
+                "installable": recipe.has(spec.name),
+                "environment": environment.to_json() if environment else None,
             }
         )
     return rows
+
+
+def _environments() -> Environments:
+    from kuulo import site
+
+    return site.load().environments()
+
+
+_VARIANT = click.option(
+    "--variant",
+    type=click.Choice(["cpu", "cuda"]),
+    help="For which machines. Without it: cuda where a GPU is visible. On a login node without one: --variant cuda.",
+)
+_PYTHON = click.option("--python", metavar="PATH|VERSION", help="Python of the environment. None is ever fetched.")
+_INDEX = click.option("--index", metavar="URL", help="Package index instead of PyPI; it must have everything.")
+_FIND_LINKS = click.option(
+    "--find-links", multiple=True, metavar="FOLDER|URL", help="Wheels beside the index; may be given several times."
+)
+
+
+@engines.command()
+@click.argument("name")
+@_VARIANT
+@_PYTHON
+@_INDEX
+@_FIND_LINKS
+@click.option(
+    "--from", "bundle", type=click.Path(path_type=Path), metavar="BUNDLE",
+    help="Folder that `kuulo engines bundle` wrote. No network is used.",
+)  # fmt: skip
+@click.option(
+    "--lock", type=click.Path(path_type=Path), metavar="FILE",
+    help="Packages of your own choice, as pip's requirements, instead of Kuulo's lock.",
+)  # fmt: skip
+@click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
+def install(
+    name: str,
+    variant: str | None,
+    python: str | None,
+    index: str | None,
+    find_links: tuple[str, ...],
+    bundle: Path | None,
+    lock: Path | None,
+    quiet: bool,
+) -> None:
+    """Make an environment for an engine, have it transcribe a clip, and use it from then on.
+
+    The packages are those of Kuulo's lock, each with its digest. One that is there already is replaced when the new one
+    works; until then it stays in use.
+
+    \b
+    kuulo engines install openai-whisper
+    kuulo engines install faster-whisper --variant cuda
+    kuulo engines install whisper-cpp --from /media/stick/bundle
+    """
+    from kuulo.cli.transcribe import stop_when_told
+    from kuulo.environments import bundle as bundles
+    from kuulo.environments import health
+    from kuulo.environments.install import install as make
+    from kuulo.environments.sources import Sources
+    from kuulo.errors import UsageError
+
+    if bundle and (index or find_links or lock or variant):
+        raise UsageError("--from brings its own packages", do="leave --index, --find-links, --lock and --variant out")
+    stop_when_told()
+    recipe = _recipe(name)
+    part = bundles.read(bundle, name) if bundle else None
+    chosen = _variant(recipe, part.variant if part else variant)
+    sources = Sources(index, find_links, part)
+    environments = _environments()
+    made = make(environments, recipe, chosen, health.check, sources, python=python, lock=lock, shown=not quiet)
+    click.echo(f"{name} {_version(made)} ({made.variant}) is installed, and used from now on")
+    click.echo(f"  {made.heard}")
+    click.echo(f"  {made.folder}")
+    if recipe.note:
+        click.echo(f"  {recipe.note}")
+
+
+@engines.command()
+@click.argument("name")
+@_VARIANT
+@_PYTHON
+@_INDEX
+@_FIND_LINKS
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path), required=True, metavar="FOLDER",
+    help="The bundle; other engines may be in it already.",
+)  # fmt: skip
+def bundle(
+    name: str, variant: str | None, python: str | None, index: str | None, find_links: tuple[str, ...], output: Path
+) -> None:
+    """Fetch all that an engine's environment is made of into a folder, for a machine without a network.
+
+    \b
+    kuulo engines bundle openai-whisper -o bundle        where there is a network
+    kuulo engines install openai-whisper --from bundle   where there is none
+    """
+    from kuulo.cli.transcribe import stop_when_told
+    from kuulo.environments import bundle as bundles
+    from kuulo.environments.sources import Sources
+
+    stop_when_told()
+    recipe = _recipe(name)
+    chosen = _variant(recipe, variant)
+    made = bundles.write(output, recipe, chosen, Sources(index, find_links).pip_flags(chosen), python)
+    click.echo(f"{name} ({made.variant}, Python {made.python}, {made.machine}) is in {output}")
+    click.echo(f"  kuulo engines install {name} --from {output}")
+
+
+@engines.command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def check(name: str, as_json: bool) -> None:
+    """Have an engine's environment transcribe a clip, offline."""
+    from kuulo.cli.transcribe import stop_when_told
+    from kuulo.environments import health
+
+    stop_when_told()
+    environment = _installed(name)
+    said = health.check(environment)
+    if as_json:
+        click.echo(json.dumps({"engine": name, "said": said, "environment": environment.to_json()}, indent=1))
+        return
+    click.echo(f"{name} {_version(environment)} works: {said}")
+
+
+@engines.command()
+@click.argument("name")
+def path(name: str) -> None:
+    """The folder of an engine's environment, a virtual environment like any other."""
+    click.echo(_installed(name).folder)
+
+
+@engines.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def remove(name: str, yes: bool) -> None:
+    """Remove an engine's environment. Programs that use it at this moment may fail."""
+    from kuulo.environments import installed
+    from kuulo.errors import CannotRun, UsageError
+
+    _recipe(name)
+    home = _environments().writable / name
+    if not home.is_dir():
+        raise UsageError(f"{name} has no environment here", looked_at=str(home), do="kuulo engines list")
+    if not yes:
+        click.confirm(f"Remove {home}?", abort=True, err=True)
+    try:
+        installed.remove(home)
+    except OSError as error:
+        raise CannotRun(f"it cannot be removed: {error.strerror}", looked_at=str(error.filename or home)) from error
+    click.echo(f"removed {home}")
+
+
+def _recipe(name: str) -> Recipe:
+    from kuulo import plan
+    from kuulo.environments import recipe
+    from kuulo.errors import UsageError
+
+    spec = plan.known_engine(name)
+    if not recipe.has(name):
+        raise UsageError(
+            f"no environment is known for {name}",
+            looked_at=", ".join(recipe.names()),
+            do=f"pip install {spec.install}, beside Kuulo",
+        )
+    return recipe.read(name)
+
+
+def _variant(recipe: Recipe, name: str | None) -> Variant:
+    from kuulo import machine
+
+    return recipe.variant(name, gpu=machine.gpus() > 0)
+
+
+def _installed(name: str) -> Environment:
+    from kuulo.errors import EngineMissing
+
+    _recipe(name)
+    environments = _environments()
+    found = environments.find(name)
+    if found is None:
+        raise EngineMissing(
+            f"{name} has no environment",
+            looked_at=", ".join(str(folder) for folder in environments.folders),
+            do=f"kuulo engines install {name}",
+        )
+    return found
+
+
+def _version(environment: Environment) -> str:
+    from kuulo import engines as table
+
+    return environment.packages.get(table.spec(environment.engine).package, "")

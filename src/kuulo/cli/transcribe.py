@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import signal
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -113,11 +114,11 @@ def _print_transcripts(job: Any) -> None:
 
 
 def _dry_run(resolved: Plan, found: Any, *, as_json: bool) -> int:
-    from kuulo import naming
+    from kuulo import naming, runtimes
     from kuulo.cli import progress
     from kuulo.run import Run
-    from kuulo.runtimes import here
 
+    worker = runtimes.of(resolved.environment).command()
     job = Run(resolved, found.recordings, found.failures, progress.watcher(quiet=True))
     targets = [(w, [job.results.target(w, f) for f in ("json", *job.results.formats)]) for w in job.works]
     if as_json:
@@ -126,7 +127,7 @@ def _dry_run(resolved: Plan, found: Any, *, as_json: bool) -> int:
             {"source": w.outcome.source, "outputs": [naming.shown(t) for t in outputs]} for w, outputs in targets
         ]
         plan_json["refused"] = [{"source": naming.shown(p), "why": e.what} for p, e in found.failures]
-        plan_json["worker"] = here.command()
+        plan_json["worker"] = worker
         plan_json["native"] = native_call(resolved)
         click.echo(json.dumps(plan_json, indent=1))
         return 0
@@ -136,7 +137,7 @@ def _dry_run(resolved: Plan, found: Any, *, as_json: bool) -> int:
         click.echo(f"  {work.outcome.source} -> {', '.join(naming.shown(t) for t in outputs)}")
     for path, error in found.failures:
         click.echo(f"  {naming.shown(path)}: {error.what}")
-    click.echo(f"worker ({resolved.workers} of {resolved.threads} threads): {' '.join(here.command())}")
+    click.echo(f"worker ({resolved.workers} of {resolved.threads} threads): {shlex.join(worker)}")
     click.echo("native call:")
     click.echo("\n".join(f"  {line}" for line in native_call(resolved).splitlines()))
     return 0
@@ -149,6 +150,7 @@ def describe(resolved: Plan) -> str:
         f"engine: {resolved.engine}",
         f"model:  {f'{model.name} ({model.format}) {model.path}' if model else 'its own'}",
         f"why:    {resolved.why}",
+        f"where:  {resolved.environment.folder if resolved.environment else 'installed beside Kuulo'}",
         *(f"note:   {note}" for note in resolved.notes),
         "options:",
     ]

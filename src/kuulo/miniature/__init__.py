@@ -2,6 +2,7 @@
 
 | file | what it is |
 |---|---|
+| `clip.flac` | a recording that it hears: engines are tried on it |
 | `compact.npz` | the trained weights (see `weights.py`); recipe and model card: `tools/miniature/` |
 | `multilingual.tiktoken.gz` | Whisper's vocabulary, openai-whisper's own file (MIT: see NOTICE) |
 | `vocabulary.py` | tokens and tokenizer files |
@@ -24,6 +25,9 @@ NOTE = "The miniature is a demonstration: it knows only its few hundred words, a
 
 FOLDER = Path(__file__).parent
 WEIGHTS = FOLDER / "compact.npz"
+CLIP = FOLDER / "clip.flac"
+CLIP_WORDS = "good morning mother always good coffee"
+"""What the clip says."""
 VOCABULARY = FOLDER / "multilingual.tiktoken.gz"
 
 

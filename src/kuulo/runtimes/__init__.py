@@ -1,1 +1,53 @@
-"""How a worker is started in an environment."""
+"""How a worker is started where its engine is: in this interpreter (`here`), or in an environment (`venv`)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Protocol
+
+from kuulo.runtimes.here import CACHES, Here
+
+if TYPE_CHECKING:
+    from kuulo.environments.installed import Environment
+
+
+class Runtime(Protocol):
+    """Where a worker runs."""
+
+    def command(self) -> list[str]:
+        """The worker's program and arguments."""
+
+    def environment(self, scratch: Path, environ: Mapping[str, str]) -> dict[str, str]:
+        """The worker's environment: ours, offline, with private caches under `scratch`."""
+
+    def prepare(self, scratch: Path) -> None:
+        """Puts into `scratch` what the worker needs, if it is not there. Raises OSError."""
+
+
+def of(environment: Environment | None) -> Runtime:
+    """The runtime of an environment, or of this interpreter."""
+    if environment is None:
+        return Here()
+    from kuulo.runtimes.venv import Venv
+
+    return Venv(environment)
+
+
+def start(runtime: Runtime, scratch: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """A worker that waits for its task. It stands in `scratch`, in a process group of its own, so that Ctrl-C reaches
+    the parent alone, which decides what to keep."""
+    for folder in CACHES.values():
+        (scratch / folder).mkdir(parents=True, exist_ok=True)
+    runtime.prepare(scratch)
+    return subprocess.Popen(
+        runtime.command(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        cwd=scratch,
+        env=runtime.environment(scratch, os.environ),
+        start_new_session=True,
+    )

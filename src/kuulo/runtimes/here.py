@@ -1,14 +1,11 @@
-"""Start a worker with this interpreter, with caches of its own and nothing that could leave the machine."""
+"""A worker with this interpreter, with caches of its own and nothing that could leave the machine."""
 
 from __future__ import annotations
 
-import os
 import site
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
 
 OFFLINE = {
     "DO_NOT_TRACK": "1",
@@ -47,13 +44,27 @@ KEEP_MEMORY = {
 decoding: with CTranslate2 that was a sixth of the time. A worker keeps up to 256 MB instead. (mallopt(3))"""
 
 
-def command() -> list[str]:
-    """The worker's program and arguments."""
-    return [sys.executable, "-m", "kuulo.worker"]
+class Here:
+    """This interpreter, with all that is installed beside Kuulo."""
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "kuulo.worker"]
+
+    def environment(self, scratch: Path, environ: Mapping[str, str]) -> dict[str, str]:
+        return {**worker_environment(scratch, environ), "PYTHONUSERBASE": site.getuserbase()}
+
+    def prepare(self, scratch: Path) -> None: ...
 
 
-def environment(scratch: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """The worker's environment: ours, offline, with private caches under `scratch`."""
+def for_program(scratch: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """For an engine's own program: offline, with caches in `scratch`, and nothing else changed. Home and temporary
+    folder are the user's."""
+    caches = {name: str(scratch / folder) for name, folder in CACHES.items() if name not in ("HOME", "TMPDIR")}
+    return {**environ, **OFFLINE, **caches}
+
+
+def worker_environment(scratch: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """What every worker has, wherever it runs."""
     private = {name: str(scratch / folder) for name, folder in CACHES.items()}
     return {
         **KEEP_MEMORY,
@@ -65,23 +76,6 @@ def environment(scratch: Path, environ: Mapping[str, str]) -> dict[str, str]:
         "OPENBLAS_NUM_THREADS": "2",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONSAFEPATH": "1",  # a file random.py where the user stands is not Python's
-        "PYTHONUSERBASE": site.getuserbase(),
         "PYTHONUTF8": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
-
-
-def start(scratch: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """A worker that waits for its task. It stands in `scratch`, in a process group of its own, so that Ctrl-C reaches
-    the parent alone, which decides what to keep."""
-    for folder in CACHES.values():
-        (scratch / folder).mkdir(parents=True, exist_ok=True)
-    return subprocess.Popen(
-        command(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=log,
-        cwd=scratch,
-        env=environment(scratch, os.environ),
-        start_new_session=True,
-    )

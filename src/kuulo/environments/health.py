@@ -1,0 +1,82 @@
+"""Has an installed engine transcribe, in its environment and offline, through everything that a run goes through."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from kuulo import audio, engines, machine, miniature, naming, plan, report, run, site, survey
+from kuulo.cli.progress import Quiet
+from kuulo.engines.base import EngineSpec
+from kuulo.environments.installed import Environment
+from kuulo.errors import CannotRun, KuuloError
+from kuulo.formats import json as master
+from kuulo.miniature.writers import WRITERS
+from kuulo.models import built_in
+from kuulo.models.store import Store
+from kuulo.plan import Facts, Model
+from kuulo.site import Site
+
+ENOUGH = 0.75
+"""Share of the clip's words that must be heard. A processor's rounding may cost the miniature one."""
+
+
+def check(environment: Environment) -> str:
+    """What the engine heard, in a sentence; raises CannotRun when it does not work.
+
+    Engines that take Whisper models hear the miniature's clip with it, and have to know its words. The others hear the
+    same clip, which need not be a voice that they know: there it is enough that they go through it."""
+    spec = engines.spec(environment.engine)
+    with tempfile.TemporaryDirectory(prefix="kuulo-check-") as folder:
+        home = Path(folder)
+        said = _heard(environment, spec, _model(spec, home), home)
+    if not spec.model_formats:
+        return "it went through a clip of speech"
+    expected = miniature.CLIP_WORDS.split()
+    right = sum(word in said.split() for word in expected)
+    if right < ENOUGH * len(expected):
+        raise CannotRun(
+            f"{spec.name} heard {right} of {len(expected)} words of the clip that it was tried on",
+            looked_at=f"said: {miniature.CLIP_WORDS}; heard: {said}",
+            do="please report this, with the output of `kuulo engines list --json`",
+        )
+    return f"it heard {right} of {len(expected)} words of a clip with the model {miniature.NAME}"
+
+
+def _model(spec: EngineSpec, home: Path) -> Model | None:
+    formats = [format_ for format_ in spec.model_formats if format_ in WRITERS]
+    return survey.model(built_in.write(Store(home / "models"), formats[0])) if formats else None
+
+
+def _heard(environment: Environment, spec: EngineSpec, model: Model | None, home: Path) -> str:
+    """The clip's words, in lower case and without punctuation."""
+    given = {"engine": spec.name, "output": str(home / "out"), "scratch": str(home), "language": "en", "workers": "1"}
+    if model:
+        given["model"] = model.name
+    settings = site.settle(Site(), given, {})
+    facts = Facts(
+        machine=machine.this(),
+        installed={spec.name: True},
+        models=[],
+        find_model=lambda name, formats: model,
+        environments={spec.name: environment},
+    )
+    found = audio.find([str(miniature.CLIP)])
+    job = run.Run(plan.resolve(settings, facts), found.recordings, found.failures, Quiet())
+    try:
+        job.go()
+    except CannotRun as error:
+        raise _with_log(error, home) from error
+    (work,) = job.works
+    if work.outcome.state != report.DONE:
+        raise _with_log(CannotRun(f"{spec.name}: {work.outcome.why}", do=work.outcome.do), home)
+    text = " ".join(segment.text for segment in master.read_master(job.results.target(work, "json")).segments)
+    return "".join(letter for letter in text.lower() if letter.isalpha() or letter.isspace())
+
+
+def _with_log(error: KuuloError, home: Path) -> CannotRun:
+    """The log goes with the check's folder: its last lines are told."""
+    log = home / "out" / ".kuulo" / "log.txt"
+    lines = log.read_text(errors="replace").splitlines()[-8:] if log.is_file() else []
+    looked_at = "\n".join(filter(None, [error.looked_at, *(f"    {naming.shown(Path(line))}" for line in lines)]))
+    return CannotRun(error.what, looked_at=looked_at or None, do=error.do)
