@@ -127,8 +127,9 @@ VARIABLES = {
     "HTTPS_PROXY": "A proxy, for `kuulo models pull`.",
     "KUULO_OPENAI_URL": "A mirror of OpenAI's server of `.pt` files, for `kuulo models pull`.",
     "KUULO_SITE": "The site's file, instead of /etc/kuulo/site.toml. It is an error when it is not there.",
-    "KUULO_ENVIRONMENTS": "Engines' environments instead of the user's own, separated by `:`; the first is the one that is"
-    " written to.",
+    "KUULO_ENVIRONMENTS": (
+        "Engines' environments instead of the user's own, separated by `:`; the first is the one that is written to."
+    ),
     "KUULO_STORE": "Model stores instead of the user's own, separated by `:`; the last is the one that is written to.",
     "NO_COLOR": "No colours.",
     "SLURM_CPUS_PER_TASK": "The cores that a Slurm job has; no more are used.",

@@ -48,10 +48,12 @@ def drawn(random_: random.Random) -> tuple[str, list[str]]:
             return language, words
 
 
-def drawn_voice(random_: random.Random, language: str, variants: tuple[str, ...] = VARIANTS) -> Voice:
+def drawn_voice(random_: random.Random, language: str, variants: tuple[str, ...] = VARIANTS, wide: int = 0) -> Voice:
+    """A voice; its speed, pitch and range up to `wide` beyond those of the evaluation."""
     variant = random_.choice(variants)
     name = random_.choice(ACCENTS[language]) + (f"+{variant}" if variant else "")
-    return Voice(name, random_.randint(130, 190), random_.randint(30, 70), random_.randint(30, 70))
+    pitch, range_ = (random_.randint(30 - wide, 70 + wide) for _ in range(2))
+    return Voice(name, random_.randint(130 - wide, 190 + wide), pitch, range_)
 
 
 def word_times(spoken: Utterance, words: list[str]) -> list[tuple[int, int]] | None:
@@ -73,7 +75,7 @@ def sentences(speaker: Speaker, seed: int) -> Iterator[Sentence]:
     count = 0
     while count < SENTENCES:
         language, words = drawn(random_)
-        spoken = speaker.say(" ".join(words), drawn_voice(random_, language))
+        spoken = speaker.say(" ".join(words), drawn_voice(random_, language, wide=18))
         times = word_times(spoken, words)
         if times is None or not len(spoken.samples):
             continue

@@ -68,6 +68,13 @@ class Compact:
             self._encoded[text] = [self.number[id_] for id_ in self.vocabulary.encode(text)]
         return self._encoded[text]
 
+    def sentence(self, words: list[str], plain: bool, cut: bool = False) -> list[tuple[list[int], list[int]]]:
+        """(tokens, tokens of the full stop after it, if any) of each word. `plain`: without capitals and full stops.
+        `cut`: the sentence goes on, so that it has no full stop."""
+        text = written(words)
+        pieces = (text[:-1] if cut else text).split() if not plain else words
+        return [(self.text(" " + piece.rstrip(".")), self.text(".") if piece.endswith(".") else []) for piece in pieces]
+
 
 @dataclass
 class Window:
@@ -87,11 +94,12 @@ class Window:
 
 @dataclass(frozen=True)
 class Filling:
-    """How windows of `seconds` are filled. `offset`: the window lies anywhere in the 30 s (its frames begin there)."""
+    """How windows of `seconds` are filled: shares of those with a prompt, with translation (of what is not English,
+    twice that), without speech, full to the end, with times."""
 
     seconds: float = 30.0
-    prompts: float = 0.35
-    translate: float = 0.06
+    prompts: float = 0.6
+    translate: float = 0.0
     nothing: float = 0.06
     crowded: float = 0.5
     times: float = 0.65
@@ -129,10 +137,11 @@ class Maker:
         self.sentences = {language: [] for language in WORDS}
         for number in range(self.shards):
             path = shard_path(self.folder, number)
-            for sentence in read_shard(path) if path.exists() else ():
+            shard = read_shard(path) if number == 0 or path.exists() else []
+            for sentence in shard:
                 self.sentences[sentence.language].append(sentence)
-        first = read_shard(shard_path(self.folder, 0))
-        names = sorted({phone for sentence in first for phone in sentence.phones} - {""})
+            if number == 0:
+                names = sorted({phone for sentence in shard for phone in sentence.phones} - {""})
         self.phones = {"": 0, **{name: number for number, name in enumerate(names, 1)}}
         if len(self.phones) > PHONES:
             raise ValueError(f"{len(self.phones)} phonemes, but room for {PHONES}")
@@ -171,12 +180,12 @@ class Maker:
             at = len(tail) / RATE + draw.uniform(0.1, 0.6)
         volume, spread = draw.uniform(-0.9, 0.15), draw.choice((0.0, 0.0, 0.25))
         tight = draw.random() < 0.5
-        tilt = draw.uniform(-0.5, 0.5)
+        tilt = draw.uniform(-0.6, 0.6)
         tokens = 0
         placed: list[_Placed] = []
         while True:
             sentence = draw.choice(self.sentences[language])
-            speed = draw.uniform(0.93, 1.07)
+            speed = draw.uniform(0.85, 1.17)  # formants and pitch move with it: another voice
             count = int(len(sentence.samples) / speed)
             positions = np.arange(count) * speed
             voice = np.interp(positions, np.arange(len(sentence.samples)), sentence.samples).astype(np.float32) / 32768
@@ -243,16 +252,12 @@ class Maker:
                     break
             if translate:
                 words = [TRANSLATIONS[language][word] for word in words]
-            text = (" " + " ".join(words)) if plain else written(list(words))[: -1 if sentence.cut else None]
-            pieces = text.split(" ")[1:]
-            for piece, (begin, finish) in zip(pieces, times, strict=False):
-                bare = piece.rstrip(".")
-                encoded = compact.text(" " + bare)
+            said = compact.sentence(words, plain, sentence.cut)
+            for (encoded, stop), (begin, finish) in zip(said, times, strict=False):
                 part = (finish - begin) / STEP_S / len(encoded)
                 for order, token in enumerate(encoded):
                     body.append((token, (begin / STEP_S + order * part - 1, begin / STEP_S + (order + 1) * part + 1)))
-                if piece.endswith("."):
-                    body.append((compact.text(".")[0], (finish / STEP_S - 3, finish / STEP_S + 5)))
+                body += [(token, (finish / STEP_S - 3, finish / STEP_S + 5)) for token in stop]
             if timed:
                 end = sentence.end / STEP_S
                 body.append((compact.times + round(end), (end - 6, end + 6)))
@@ -271,28 +276,29 @@ class Maker:
         return given, wanted, spans, own
 
     def _prompt(self, language: str, translate: bool, plain: bool) -> list[int]:
-        """Text before the window: with times, as engines keep it, or without, as people type it."""
+        """Text before the window: with times, as engines keep that of the windows before, or without, as people type
+        it. Most are as long as engines let them be, as they are from the third window of a recording on."""
         draw, compact = self.random, self.compact
-        timed = not plain and draw.random() < 0.5
+        timed = not plain and draw.random() < 0.7
         tokens: list[int] = []
-        target = draw.choice((3, 10, 20, 40, 100, 220))
+        target = draw.choice((60, 120, 180, 220, 220, 220)) if timed else draw.choice((3, 10, 20, 40, 100, 220))
         at = draw.randint(0, 60)
         while len(tokens) < target:
             words = draw.choice(self.sentences[language]).words
             if translate:
                 words = [TRANSLATIONS[language][word] for word in words]
-            text = []
-            for piece in ((" " + " ".join(words)) if plain else written(list(words))).split(" ")[1:]:
-                text += compact.text(" " + piece.rstrip("."))
-                text += compact.text(".") if piece.endswith(".") else []
+            text = [token for word, stop in compact.sentence(words, plain) for token in (*word, *stop)]
             if timed:
-                end = min(1500, at + 25 * len(words))
+                end = at + 25 * len(words) + draw.randint(-10, 15)
+                if end > 1500:  # the next window
+                    at = draw.randint(0, 60)
+                    continue
                 text = [compact.times + at, *text, compact.times + end]
-                at = min(1500, end + draw.randint(5, 60))
+                at = end + draw.randint(5, 60)
             if draw.random() < 0.03:
                 text.insert(draw.randrange(len(text) + 1), compact.junk)
             tokens += text
-        return tokens[-MAXIMUM_PROMPT:] if draw.random() < 0.7 else tokens[:MAXIMUM_PROMPT]
+        return tokens[-MAXIMUM_PROMPT:]
 
 
 def coloured(generator: Any, draw: random.Random, length: int) -> Any:

@@ -90,7 +90,9 @@ VARIANTS = (
     "", "m2", "m3", "m4", "m6", "m7", "m8", "f2", "f3", "f4", "f5", "Alex", "Andrea", "Andy", "Annie", "adam",
     "antonio", "aunty", "belinda", "benjamin", "boris", "caleb", "david", "ed", "edward", "Gene", "Henrique",
     "Hugo", "Jacky", "john", "Lee", "marcelo", "Mario", "max", "michel", "Mike", "pablo", "paul", "pedro", "quincy",
-    "rob", "robert", "sandro", "shelby", "steph", "steph2", "travis", "victor", "zac", "grandma",
+    "rob", "robert", "sandro", "shelby", "steph", "steph2", "travis", "victor", "zac", "grandma", "grandpa", "Denis",
+    "Diogo", "Gene2", "Marco", "Nguyen", "Storm", "Tweaky", "anika", "announcer", "edward2", "gustave", "iven", "iven2",
+    "iven3", "iven4", "kaukovalta", "klatt", "klatt2", "klatt3", "klatt4", "miguel", "norbert", "steph3",
 )  # fmt: skip
 """espeak-ng's voice variants (after the plus sign) that were heard in training."""
 

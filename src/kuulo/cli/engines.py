@@ -41,28 +41,29 @@ def _list(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"engines": rows, "troubles": _troubles()}, indent=1))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    grid = Table(box=None, pad_edge=False)
-    for heading in ("engine", "version", "where", "devices", "models", "summary"):
-        grid.add_column(heading, no_wrap=heading != "summary")
-    for row in rows:
-        grid.add_row(
-            row["name"],
-            row["version"] or "not installed",
-            _where(row),
-            ", ".join(row["devices"]),
-            ", ".join(row["model_formats"]) or "its own",
-            row["summary"],
-        )
-    Console(highlight=False).print(grid)
+    _show(rows)
     for row in rows:
         if not row["version"]:
             by = f"kuulo engines install {row['name']}" if row["installable"] else f"pip install {row['install']}"
             click.echo(f"{row['name']}: {by}")
     for trouble in _troubles():
         click.echo(click.style(trouble, fg="yellow"), err=True)
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    """Two lines for each engine: a row of a table, and what the engine is."""
+    table = [("engine", "version", "where", "devices", "models")]
+    for row in rows:
+        devices, models = ", ".join(row["devices"]), ", ".join(row["model_formats"]) or "its own"
+        table.append((row["name"], row["version"] or "not installed", _where(row), devices, models))
+    widths = [max(len(line[column]) for line in table) for column in range(5)]
+    for number, line in enumerate(table):
+        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        if number == 0:
+            click.echo(click.style(text, bold=True))
+            continue
+        click.echo(text)
+        click.echo(click.style(f"    {rows[number - 1]['summary']}", dim=True))
 
 
 def _where(row: dict[str, Any]) -> str:
