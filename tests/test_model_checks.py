@@ -160,6 +160,8 @@ def test_onnx_parts_are_looked_for(tmp_path: Path) -> None:
     whole = (path / "encoder.int8.onnx").read_bytes()
     (path / "encoder.int8.onnx").write_bytes(whole.replace(b"sot_sequence", b"sot_sequences"[:12][::-1]))
     assert "'sot_sequence'" in check.problems("onnx", path)[0]
+    (path / "encoder.int8.onnx").write_bytes(whole.replace(b"all_language_codes", b"all_language_cores"))
+    assert "'all_language_codes'" in check.problems("onnx", path)[0], "a multilingual one says which languages"
     (path / "encoder.int8.onnx").write_bytes(whole)
     (path / "decoder.int8.onnx").write_bytes(tiny.onnx_file(("boxes",), {}))
     assert "no logits" in check.problems("onnx", path)[0]

@@ -177,6 +177,7 @@ class Results:
     def _step(self, work: Work, hello: Mapping[str, Any], device: str | None, compute: str | None) -> Step:
         plan, model = self.plan, self.plan.model
         shaping = {n: plan.options[n] for n in ("from", "to", "speech_detection", "pack") if plan.options[n]}
+        where = f"environment ({plan.environment.variant})" if plan.environment else "beside Kuulo"
         if plan.raw:
             shaping["engine_option"] = dict(plan.raw)
         return Step(
@@ -188,7 +189,7 @@ class Results:
             model_sha256=model.digest if model else None,
             device=device,
             compute_type=compute,
-            environment=f"here, Python {hello['python']}, sha256:{hello['environment']}",
+            environment=f"{where}, Python {hello['python']}, sha256:{hello['environment']}",
             why=plan.why,
             options={**plan.engine_options(), **shaping},
             packages=hello["packages"],

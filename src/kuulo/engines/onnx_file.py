@@ -10,7 +10,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
 
 # Field numbers of onnx.proto
 MODEL_GRAPH, MODEL_METADATA = 7, 14
@@ -34,8 +34,16 @@ METADATA = (
 LANGUAGES = "all_language_codes"
 """Metadata of a multilingual Whisper: its languages, separated by commas."""
 
+MULTILINGUAL = "is_multilingual"
+
 NETWORK = re.compile(r"(|.*-)(encoder|decoder)(\.int8)?\.onnx")
 WEIGHTS = re.compile(r"(?:encoder|decoder)(?:\.onnx)?[._](?:weights|data)")
+
+
+def missing_metadata(metadata: Mapping[str, str]) -> List[str]:
+    """What sherpa-onnx needs of an encoder's metadata and does not find."""
+    needed = (*METADATA, *((LANGUAGES,) if metadata.get(MULTILINGUAL) == "1" else ()))
+    return [key for key in needed if not metadata.get(key)]
 
 
 @dataclass(frozen=True)

@@ -224,9 +224,8 @@ def _look_at(folder: Path, files: onnx_file.WhisperFiles, options: Mapping[str, 
         encoder, decoder = (onnx_file.read(folder / name) for name in (files.encoder, files.decoder))
     except onnx_file.Broken as error:
         raise Unusable(str(error), do) from error
-    multilingual = encoder.metadata.get("is_multilingual") == "1"
-    needed = (*onnx_file.METADATA, *((onnx_file.LANGUAGES,) if multilingual else ()))
-    missing = [key for key in needed if not encoder.metadata.get(key)]
+    multilingual = encoder.metadata.get(onnx_file.MULTILINGUAL) == "1"
+    missing = onnx_file.missing_metadata(encoder.metadata)
     if missing:
         raise Unusable(f"{files.encoder} has no {missing[0]}: it was not exported for sherpa-onnx", do)
     if options.get("word_times") and ATTENTION not in decoder.outputs and len(decoder.outputs) < 4:

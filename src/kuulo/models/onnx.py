@@ -43,7 +43,7 @@ def problems(path: Path) -> list[str]:
         encoder, decoder = (onnx_file.read(path / name) for name in (files.encoder, files.decoder))
     except onnx_file.Broken as error:
         return [str(error)]
-    missing = [key for key in onnx_file.METADATA if not encoder.metadata.get(key)]
+    missing = onnx_file.missing_metadata(encoder.metadata)
     if missing:
         found.append(f"{files.encoder} has no metadata {missing[0]!r}: it was not exported for sherpa-onnx")
     if "logits" not in decoder.outputs:
