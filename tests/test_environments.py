@@ -449,6 +449,7 @@ def test_what_cannot_be_asked_together_is_refused(kuulo: Kuulo, tmp_path: Path) 
         (("install", "whisper-cpp", "--from", tmp_path), "no bundle with whisper-cpp"),
         (("install", "whisper-cpq"), "did you mean whisper-cpp"),
         (("check", "whisper-cpp"), "kuulo engines install whisper-cpp"),
+        (("install", "whisper-ctranslate2"), "the program of the engine faster-whisper"),
     ):
         done = kuulo("engines", *arguments)
         assert done.returncode in (2, 3) and words in done.stderr, done.stderr
