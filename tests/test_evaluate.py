@@ -71,8 +71,8 @@ SPOKEN: list[tuple[dict[str, str], dict[str, str], int]] = [
     ({"A": "a b c d", "B": "a b c x"}, {"1": "a b c x", "2": "a b y d"}, 1),
     ({"A": "a b"}, {}, 2),
 ]
-"""Reference, transcript, and how many words are wrong in meeteval's cp_word_error_rate (0.4.3, which has to be compiled: it was
-run by hand on these and on 200 drawn ones, with equal counts)."""
+"""Reference, transcript, and how many words are wrong in meeteval's cp_word_error_rate (0.4.3). It has to be
+compiled: it was run by hand on these and on 200 drawn ones, with equal counts."""
 
 
 @pytest.mark.parametrize(("reference", "heard", "wrong"), SPOKEN)
