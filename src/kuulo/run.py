@@ -29,7 +29,7 @@ from kuulo.preparation import Preparation, advice
 from kuulo.report import Outcome, Report
 from kuulo.results import Results
 from kuulo.work import Given, Work
-from kuulo.workers import Worker
+from kuulo.workers import Aside, Worker
 
 WINDOW_MS = 30_000
 PACK_GAP_MS = 1_000
@@ -80,11 +80,10 @@ class Run:
         self.scratch = Path()
         self.log: IO[bytes]
         self._posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._to_detect: deque[Given] = deque()
         self._to_hear: deque[Given] = deque()
         self._short: list[Work] = []
         self._hearing: list[Worker] = []
-        self._detector: Worker | None = None
+        self._detector = Aside(self, _detection(), runtimes.of(None))
         self._open = len(self.works)
         self._unprepared = len(self.works)
         self._packs = 0
@@ -146,7 +145,7 @@ class Run:
         return sorted(self.works, key=lambda w: -w.length_ms)
 
     def _all_workers(self) -> list[Worker]:
-        return [*self._hearing, *([self._detector] if self._detector else [])]
+        return [*self._hearing, *([self._detector.worker] if self._detector.worker else [])]
 
     def _write_report(self) -> None:
         try:
@@ -209,20 +208,15 @@ class Run:
         if not self.plan.options["speech_detection"]:
             self._to_hear.append(given)
             return
-        if self._detector is None:
-            task = wire.Task("detect-speech", engines.specs("detect-speech")[0].name, "its own", None)
-            self._detector = Worker(self, task, runtimes.of(None))
-        self._to_detect.append(given)
+        self._detector.add(given)
 
     # ------------------------------------------------------------------ clips go to workers
 
     def _hand_out(self) -> None:
         """Give what waits to workers that have room; start workers while there is something for them."""
-        if self._detector and self._detector.ready:
-            while self._to_detect and len(self._detector.clips) < 2:
-                self._detector.give(self._to_detect.popleft())
+        self._detector.hand_out()
         starting = sum(not w.ready for w in self._hearing)
-        coming = bool(self._to_hear or self._to_detect or (self._detector and self._detector.clips))
+        coming = bool(self._to_hear or self._detector.busy)
         while coming and len(self._hearing) < self.plan.workers and starting < max(1, len(self._to_hear)):
             self._start_worker()
             starting += 1
@@ -257,14 +251,14 @@ class Run:
             self.watcher.note(event["text"])
         elif kind == "done":
             worker.finished = True
-        elif worker is self._detector:
+        elif worker is self._detector.worker:
             self._detected(worker, kind, event)
         else:
             self._about(worker, kind, event)
 
     def _ready(self, worker: Worker, event: Mapping[str, Any]) -> None:
         worker.is_ready(int(event["parallel"]))
-        if worker is not self._detector:
+        if worker is not self._detector.worker:
             self.report.device, self.report.compute_type = event["device"], event.get("compute_type")
             self.report.load_ms = max(self.report.load_ms or 0, int(event["load_ms"]))
             self.watcher.ready(event["device"], event.get("compute_type"))
@@ -320,7 +314,7 @@ class Run:
         if worker.finished:
             return
         died = worker.death()
-        if worker is self._detector or not worker.ready:
+        if worker is self._detector.worker or not worker.ready:
             when = "" if worker.ready else " before it was ready"
             raise CannotRun(
                 f"{worker.task.engine}: the worker {died}{when}",
@@ -383,3 +377,8 @@ class Run:
         one.done_ms = one.length_ms
         self._open -= 1
         self.watcher.ends(one)
+
+
+def _detection() -> wire.Task:
+    """The task of speech detection."""
+    return wire.Task("detect-speech", engines.specs("detect-speech")[0].name, "its own", None)

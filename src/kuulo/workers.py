@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -104,6 +105,34 @@ class Worker:
             return f"stopped (exit code {code})"
         name = signal.Signals(-code).name
         return f"was killed ({name}, mostly for lack of memory)" if name == "SIGKILL" else f"was killed ({name})"
+
+
+class Aside:
+    """A worker beside the recognition, for what a recording needs once, as speech detection. It is started with its
+    first clip, and a few clips at a time are with it, so that it is never idle."""
+
+    AT_ONCE = 2
+
+    def __init__(self, run: Loop, task: wire.Task, runtime: Runtime) -> None:
+        self._start = lambda: Worker(run, task, runtime)
+        self._waiting: deque[Given] = deque()
+        self.worker: Worker | None = None
+
+    def add(self, given: Given) -> None:
+        if self.worker is None:
+            self.worker = self._start()
+        self._waiting.append(given)
+
+    def hand_out(self) -> None:
+        """Give it what waits, as far as it has room."""
+        if self.worker and self.worker.ready:
+            while self._waiting and len(self.worker.clips) < self.AT_ONCE:
+                self.worker.give(self._waiting.popleft())
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is in work or waits."""
+        return bool(self._waiting or (self.worker and self.worker.clips))
 
 
 def stop(workers: Iterable[Worker]) -> None:
