@@ -114,13 +114,13 @@ class Aside:
     AT_ONCE = 2
 
     def __init__(self, run: Loop, task: wire.Task, runtime: Runtime) -> None:
-        self._start = lambda: Worker(run, task, runtime)
+        self._run, self._task, self._runtime = run, task, runtime
         self._waiting: deque[Given] = deque()
         self.worker: Worker | None = None
 
     def add(self, given: Given) -> None:
         if self.worker is None:
-            self.worker = self._start()
+            self.worker = Worker(self._run, self._task, self._runtime)
         self._waiting.append(given)
 
     def hand_out(self) -> None:

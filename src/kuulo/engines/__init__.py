@@ -24,6 +24,7 @@ MODULES: Dict[str, str] = {
     "openai-whisper": "kuulo.engines.openai_whisper",
     "transformers": "kuulo.engines.transformers",
     "sherpa-onnx": "kuulo.engines.sherpa_onnx",
+    "whisperx": "kuulo.engines.whisperx",
     "pocketsphinx": "kuulo.engines.pocketsphinx",
     "silero": "kuulo.engines.silero",
     "null": "kuulo.engines.null",
