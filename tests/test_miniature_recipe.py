@@ -106,7 +106,7 @@ def test_windows_say_what_an_engine_must_write(maker: Any) -> None:
         prompted += start > 0
         assert all(token == windows.UNLABELLED for token in window.wanted[:start])
         assert wanted[start] in (given[start + 1], "<|nospeech|>")
-        assert given[start + 2] in ("<|transcribe|>", "<|translate|>")
+        assert given[start + 2] == "<|transcribe|>"
         body = wanted[start + 2 :]
         assert len(body) <= 224
         # What is wanted is given next.
@@ -127,7 +127,7 @@ def test_windows_say_what_an_engine_must_write(maker: Any) -> None:
 
 
 def test_frames_of_a_window_are_labelled_with_its_words(maker: Any) -> None:
-    filling = windows.Filling(prompts=0, translate=0, nothing=0, times=1.0)
+    filling = windows.Filling(prompts=0, nothing=0, times=1.0)
     for _ in range(20):
         window = maker.window(filling)
         assert len(window.frames) == len(window.phones) == 1500

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from corpus import drawn_voice, word_times
 from espeak import RATE, Speaker, Voice
-from scores import Part, Score, bare, errors, lost_and_repeated
+from scores import Part, Score, lost_and_repeated
 from windows import coloured, noise, tones
-from words import HELD_OUT_VARIANTS, TRANSLATIONS, VARIANTS, WORDS, held_out, written
+from words import HELD_OUT_VARIANTS, VARIANTS, WORDS, held_out, written
 
 from kuulo import miniature
 from kuulo.miniature import ct2, weights
@@ -134,21 +134,6 @@ def nothing(model: Any, draw: random.Random, count: int) -> dict[str, Any]:
     return {"Without speech": {"recordings": len(texts), "with_words": len(with_words), "written": with_words[:5]}}
 
 
-def translated(model: Any, speaker: Speaker, draw: random.Random, count: int) -> dict[str, Any]:
-    figures = {}
-    for language, words in TRANSLATIONS.items():
-        wrong = said = 0
-        for _ in range(count):
-            voice = drawn_voice(draw, language, HELD_OUT_VARIANTS)
-            made = recording(speaker, draw, language, voice, draw.randint(1, 3))
-            _, heard = hear(model, made.samples, task="translate", language=language)
-            expected = [words[word].lower() for part in made.said for _, _, word in part.words]
-            wrong += errors(expected, [word for part in heard for word in bare(part.text)])
-            said += len(expected)
-        figures[f"{LANGUAGES[language]}, translated"] = {"words": said, "word_error_rate": round(wrong / said, 4)}
-    return figures
-
-
 def table(figures: Mapping[str, Any], command: str) -> str:
     """The figures in Markdown."""
 
@@ -173,9 +158,6 @@ def table(figures: Mapping[str, Any], command: str) -> str:
         if "seconds" in row:
             lost, repeated = row["sentences_lost"], row["runs_repeated"]
             others.append(f"{name}: {row['seconds']} s, {lost} sentences lost, {repeated} runs of words repeated.")
-    for name, row in figures.items():
-        if name.endswith("translated"):
-            others.append(f"{name} into English: {row['words']} words, {percent(row['word_error_rate'])} wrong.")
     silent = figures["Without speech"]
     others.append(f"Without speech: {silent['recordings']} recordings, words in {silent['with_words']}.")
     date = time.strftime("%Y-%m-%d", time.gmtime())
@@ -199,7 +181,6 @@ def main() -> int:
     figures = sentences(model, speaker, draw, given.recordings)
     figures |= continuous(model, speaker, draw)
     figures |= nothing(model, draw, given.recordings)
-    figures |= translated(model, speaker, draw, given.recordings)
     print(json.dumps(figures, ensure_ascii=False, indent=1))
     text = table(figures, f"python tools/miniature/evaluate.py {' '.join(sys.argv[1:])}".strip())
     print(text)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from corpus import Sentence, read_shard, shard_path
 from espeak import RATE
-from words import TRANSLATIONS, WORDS, written
+from words import WORDS, written
 
 from kuulo.miniature.vocabulary import Vocabulary
 
@@ -94,12 +94,11 @@ class Window:
 
 @dataclass(frozen=True)
 class Filling:
-    """How windows of `seconds` are filled: shares of those with a prompt, with translation (of what is not English,
-    twice that), without speech, full to the end, with times."""
+    """How windows of `seconds` are filled: shares of those with a prompt, without speech, full to the end, with
+    times."""
 
     seconds: float = 30.0
     prompts: float = 0.6
-    translate: float = 0.0
     nothing: float = 0.06
     crowded: float = 0.5
     times: float = 0.65
@@ -224,16 +223,15 @@ class Maker:
 
     def _tokens(self, placed: list[_Placed], language: str, filling: Filling) -> tuple[Any, Any, Any, Any]:
         draw, compact = self.random, self.compact
-        translate = language != "en" and draw.random() < filling.translate * 2
         plain = False
         prompt: list[int] = []
         if draw.random() < filling.prompts:
             plain = draw.random() < 0.35
-            prompt = [compact.special("startofprev"), *self._prompt(language, translate, plain)]
+            prompt = [compact.special("startofprev"), *self._prompt(language, plain)]
         timed = draw.random() < filling.times
         none = (0.0, 0.0)
         given = [*prompt, compact.special("startoftranscript"), compact.special(language)]
-        given += [compact.special("translate" if translate else "transcribe")]
+        given += [compact.special("transcribe")]
         wanted = [UNLABELLED] * len(prompt) + [compact.special(language if placed else "nospeech"), UNLABELLED]
         body: list[tuple[int, tuple[float, float]]] = []
         for number, sentence in enumerate(placed):
@@ -250,8 +248,6 @@ class Maker:
                 words = [word for word, inside in zip(words, heard, strict=True) if inside]
                 if not words:
                     break
-            if translate:
-                words = [TRANSLATIONS[language][word] for word in words]
             said = compact.sentence(words, plain, sentence.cut)
             for (encoded, stop), (begin, finish) in zip(said, times, strict=False):
                 part = (finish - begin) / STEP_S / len(encoded)
@@ -275,7 +271,7 @@ class Maker:
             wanted = [UNLABELLED if token == compact.special("endoftext") else token for token in wanted]
         return given, wanted, spans, own
 
-    def _prompt(self, language: str, translate: bool, plain: bool) -> list[int]:
+    def _prompt(self, language: str, plain: bool) -> list[int]:
         """Text before the window: with times, as engines keep that of the windows before, or without, as people type
         it. Most are as long as engines let them be, as they are from the third window of a recording on."""
         draw, compact = self.random, self.compact
@@ -285,8 +281,6 @@ class Maker:
         at = draw.randint(0, 60)
         while len(tokens) < target:
             words = draw.choice(self.sentences[language]).words
-            if translate:
-                words = [TRANSLATIONS[language][word] for word in words]
             text = [token for word, stop in compact.sentence(words, plain) for token in (*word, *stop)]
             if timed:
                 end = at + 25 * len(words) + draw.randint(-10, 15)

@@ -1,8 +1,8 @@
 """What the miniature knows: words, voices, and which of them were kept out of training.
 
 Within a language no two words sound alike (espeak-ng's phonemes differ by more than one in short words), so that an
-error says something about the engine and not about English. Every Finnish and Swedish word has its English one in the
-list, for the task `translate`, which is word by word.
+error says something about the engine and not about English. Every Finnish and Swedish word has its English one beside
+it, which is in the English list: what it would take to learn the task `translate`, word by word.
 """
 
 from __future__ import annotations
