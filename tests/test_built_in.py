@@ -16,8 +16,9 @@ from kuulo import engines
 from kuulo import miniature as package
 from kuulo.errors import ModelMissing, UsageError
 from kuulo.miniature import weights
-from kuulo.models import built_in, check, manifest, store
-from kuulo.models.store import Store, Stores
+from kuulo.models import adding, built_in, check, files, manifest, store
+from kuulo.models.store import Store
+from kuulo.models.stores import Stores, stores_from
 from models_fixture import Miniature
 
 Kuulo = Callable[..., subprocess.CompletedProcess[str]]
@@ -117,7 +118,7 @@ def test_where_the_store_cannot_be_written_the_users_cache_serves(
 
 def test_a_sites_store_has_it_for_all(tmp_path: Path) -> None:
     site = built_in.write(Store(tmp_path / "site"), "ggml")
-    stores = store.stores_from({}, [tmp_path / "site"], tmp_path / "mine", tmp_path / "cache")
+    stores = stores_from({}, [tmp_path / "site"], tmp_path / "mine", tmp_path / "cache")
     assert stores.resolve("miniature", ("ggml",)) == dataclasses.replace(site, origin=str(tmp_path / "site"))
     assert not (tmp_path / "mine").exists() and not (tmp_path / "cache").exists()
     assert stores.resolve("miniature", ("pt", "ggml")).format == "ggml"
@@ -139,13 +140,13 @@ def test_another_kuulos_is_replaced_and_anothers_model_of_the_name_is_not(tmp_pa
     older(first.folder)
     second = stores.resolve("miniature", ("ggml",))
     assert second.revision == package.digest() and second.digest == first.digest
-    assert {s.state for s in store.verify(second)} == {"ok"}
+    assert {s.state for s in files.verify(second)} == {"ok"}
     path = second.folder / manifest.MANIFEST
     path.write_text(path.read_text().replace('"built in"', '"/home/somebody/own.bin"'))
     with pytest.raises(UsageError, match="already has miniature"):
         stores.resolve("miniature", ("ggml",))
     with pytest.raises(UsageError, match="built-in model"):
-        store.add(mine, second.path, name="miniature")
+        adding.add(mine, second.path, name="miniature")
     assert list((mine.folder / store.STAGING).iterdir()) == []
 
 
@@ -163,7 +164,7 @@ def test_several_who_name_it_at_once_all_get_it_whole(
     assert [one.returncode for one in together] == [0, 0, 0], said
     assert {out.strip() for out, _ in said} == {str(mine.folder / "ct2" / "miniature")}
     (ref,) = Stores((mine,)).list()
-    assert ref.revision == package.digest() and {s.state for s in store.verify(ref)} == {"ok"}
+    assert ref.revision == package.digest() and {s.state for s in files.verify(ref)} == {"ok"}
     assert list((mine.folder / store.STAGING).iterdir()) == []
 
 

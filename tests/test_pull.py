@@ -18,10 +18,11 @@ import pytest
 import hub
 import tiny
 from kuulo.errors import ModelMissing, UsageError
-from kuulo.models import catalog, store
+from kuulo.models import catalog, files
 from kuulo.models.manifest import ModelRef
 from kuulo.models.pull import pull
 from kuulo.models.store import Store
+from kuulo.models.stores import Stores
 
 REPO = "Systran/faster-whisper-small"
 Pull = Callable[..., ModelRef]
@@ -81,7 +82,7 @@ def test_a_model_comes_whole_with_its_manifest_and_leaves_nothing_else(
     assert told["revision"] == hub.COMMIT and told["digest"] == ref.digest and told["source"].endswith(REPO)
     assert steps[-1].done == steps[-1].total == ref.bytes
     assert [s.done for s in steps] == sorted(s.done for s in steps)
-    assert store.Stores((mine,)).resolve("small", ("ct2",)) == ref
+    assert Stores((mine,)).resolve("small", ("ct2",)) == ref
     assert sorted(p.name for p in mine.folder.iterdir()) == [".staging", "ct2"]
     assert list((mine.folder / ".staging").iterdir()) == []
     assert sorted(p.name for p in ref.folder.iterdir()) == sorted([*(f.path for f in ref.files), "kuulo-model.json"])
@@ -94,20 +95,20 @@ def test_a_cut_pull_goes_on_with_the_next(pulling: Pull, mine: Store, served: hu
     served.cut("model.bin", 20_000)
     with pytest.raises(ModelMissing, match="20,000 bytes of"):
         pulling()
-    assert store.Stores((mine,)).list() == []
+    assert Stores((mine,)).list() == []
     served.cut("model.bin", 10_000)
     with pytest.raises(ModelMissing, match="30,000 bytes of"):
         pulling()
     ref = pulling()
     assert served.ranges_of("model.bin") == [None, "bytes=20000-", "bytes=30000-"]
     assert served.ranges_of("config.json") == [None], "what was complete is not fetched again"
-    assert {s.state for s in store.verify(ref)} == {"ok"}
+    assert {s.state for s in files.verify(ref)} == {"ok"}
     assert list((mine.folder / ".staging").iterdir()) == []
 
 
 def test_a_short_cut_is_mended_within_one_pull(pulling: Pull, served: hub.Hub) -> None:
     served.cut("model.bin", 20_000)
-    assert {s.state for s in store.verify(pulling(retries=1))} == {"ok"}
+    assert {s.state for s in files.verify(pulling(retries=1))} == {"ok"}
     assert served.ranges_of("model.bin") == [None, "bytes=20000-"]
 
 
@@ -116,7 +117,7 @@ def test_a_server_without_ranges_sends_all_again(pulling: Pull, served: hub.Hub)
     served.cut("model.bin", 20_000)
     with pytest.raises(ModelMissing):
         pulling()
-    assert {s.state for s in store.verify(pulling())} == {"ok"}
+    assert {s.state for s in files.verify(pulling())} == {"ok"}
 
 
 def test_an_interrupt_keeps_what_came(pulling: Pull, mine: Store, served: hub.Hub) -> None:
@@ -126,7 +127,7 @@ def test_an_interrupt_keeps_what_came(pulling: Pull, mine: Store, served: hub.Hu
 
     with pytest.raises(KeyboardInterrupt):
         pulling(progress=stop)
-    assert store.Stores((mine,)).list() == []
+    assert Stores((mine,)).list() == []
     (kept,) = (mine.folder / ".staging").iterdir()
     assert (kept / "model.bin.part").exists()
     assert pulling().name == "small"
@@ -141,16 +142,16 @@ def test_a_false_file_is_refused_and_nothing_installed(
     served.lies[name] = bytes([true[0] ^ 1]) + true[1:] if change == "other" else true + b"x"
     with pytest.raises(ModelMissing, match=f"{name} is not the file that it should be"):
         pulling()
-    assert store.Stores((mine,)).list() == [] and not (mine.folder / "ct2").exists()
+    assert Stores((mine,)).list() == [] and not (mine.folder / "ct2").exists()
     del served.lies[name]
-    assert {s.state for s in store.verify(pulling())} == {"ok"}
+    assert {s.state for s in files.verify(pulling())} == {"ok"}
 
 
 def test_a_repository_without_a_needed_file_is_refused(pulling: Pull, mine: Store, content: dict[str, bytes]) -> None:
     del content["tokenizer.json"]
     with pytest.raises(ModelMissing, match=r"tokenizer\.json is missing"):
         pulling()
-    assert store.Stores((mine,)).list() == []
+    assert Stores((mine,)).list() == []
 
 
 def test_a_gated_model_says_which_page_and_takes_a_token_that_nobody_sees(pulling: Pull, served: hub.Hub) -> None:
@@ -219,7 +220,7 @@ def test_a_full_disk_is_seen_before(pulling: Pull, mine: Store, monkeypatch: pyt
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=10, used=9, free=1))
     with pytest.raises(ModelMissing, match="too full"):
         pulling()
-    assert store.Stores((mine,)).list() == []
+    assert Stores((mine,)).list() == []
 
 
 def test_openais_file_comes_with_its_digest_resumes_and_is_refused_when_false(

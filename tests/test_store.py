@@ -12,8 +12,9 @@ import pytest
 
 import tiny
 from kuulo.errors import ModelMissing, UsageError
-from kuulo.models import catalog, check, store
-from kuulo.models.store import Store, Stores
+from kuulo.models import adding, catalog, check, files, store
+from kuulo.models.store import Store
+from kuulo.models.stores import Stores, stores_from
 
 ALL = ("ct2", "ggml", "pt", "hf", "onnx")
 
@@ -31,7 +32,7 @@ def layered(*folders: Path) -> Stores:
 @pytest.mark.parametrize("link", [False, True])
 def test_what_is_added_is_found_listed_and_verified(format_: str, link: bool, mine: Store, tmp_path: Path) -> None:
     source = tiny.make(format_, tmp_path / "a model\nof mine -1")
-    added = store.add(mine, source, name="mine", link=link)
+    added = adding.add(mine, source, name="mine", link=link)
     stores = layered(mine.folder)
     assert stores.list() == [added] == [stores.resolve("mine", ALL)] and stores.troubles() == []
     assert added.path.parent.parent == mine.folder / format_ or added.path.parent == mine.folder / format_
@@ -39,33 +40,33 @@ def test_what_is_added_is_found_listed_and_verified(format_: str, link: bool, mi
     for file in added.files:
         assert hashlib.sha256((added.folder / file.path).read_bytes()).hexdigest() == file.sha256
         assert (added.folder / file.path).samefile(source if source.is_file() else source / file.path) == link
-    assert {s.state for s in store.verify(added)} == {"ok"}
+    assert {s.state for s in files.verify(added)} == {"ok"}
     assert list((mine.folder / store.STAGING).iterdir()) == []
     assert added.source == str(source) and added.multilingual and added.added
 
 
 def test_the_digest_is_of_the_content_alone(mine: Store, tmp_path: Path) -> None:
-    one = store.add(mine, tiny.make("ggml", tmp_path / "ggml-x"))
-    other = store.add(mine, tiny.make("ggml", tmp_path / "y"))
+    one = adding.add(mine, tiny.make("ggml", tmp_path / "ggml-x"))
+    other = adding.add(mine, tiny.make("ggml", tmp_path / "y"))
     assert (one.name, other.name) == ("x", "y") and one.digest == other.digest
-    assert store.at_path(tmp_path / "y.bin", ("ggml",)).digest == one.digest
-    assert store.add(mine, tiny.make("ggml", tmp_path / "z", encoder=3)).digest != one.digest
+    assert adding.at_path(tmp_path / "y.bin", ("ggml",)).digest == one.digest
+    assert adding.add(mine, tiny.make("ggml", tmp_path / "z", encoder=3)).digest != one.digest
 
 
 def test_only_the_files_of_the_format_are_taken(mine: Store, tmp_path: Path) -> None:
     source = tiny.make("hf", tmp_path / "m")
     (source / "pytorch_model.bin").write_bytes(b"x" * 100)
     (source / ".git").mkdir()
-    assert "pytorch_model.bin" not in {f.path for f in store.add(mine, source).files}
+    assert "pytorch_model.bin" not in {f.path for f in adding.add(mine, source).files}
 
 
 def test_what_is_there_is_replaced_only_when_asked(mine: Store, tmp_path: Path) -> None:
-    first = store.add(mine, tiny.make("ct2", tmp_path / "m"))
+    first = adding.add(mine, tiny.make("ct2", tmp_path / "m"))
     second = tiny.make("ct2", tmp_path / "n", encoder=3)
     with pytest.raises(UsageError, match="already has"):
-        store.add(mine, second, name="m")
+        adding.add(mine, second, name="m")
     assert layered(mine.folder).list() == [first]
-    replaced = store.add(mine, second, name="m", replace=True)
+    replaced = adding.add(mine, second, name="m", replace=True)
     assert layered(mine.folder).list() == [replaced] and replaced.digest != first.digest
     assert list((mine.folder / store.STAGING).iterdir()) == []
 
@@ -74,7 +75,7 @@ def test_damaged_files_are_not_added(mine: Store, tmp_path: Path) -> None:
     source = tiny.make("ct2", tmp_path / "m")
     (source / "tokenizer.json").unlink()
     with pytest.raises(ModelMissing, match=r"tokenizer\.json is missing"):
-        store.add(mine, source)
+        adding.add(mine, source)
     assert layered(mine.folder).list() == []
 
 
@@ -84,44 +85,44 @@ def test_names_play_no_tricks(name: str, mine: Store, tmp_path: Path) -> None:
         mine.place(name, "ct2")
     if name:
         with pytest.raises(UsageError):
-            store.add(mine, tiny.make("ggml", tmp_path / "m"), name=name)
+            adding.add(mine, tiny.make("ggml", tmp_path / "m"), name=name)
     with pytest.raises(ModelMissing):
         layered(mine.folder).resolve(name or "nothing", ALL)
 
 
 def test_the_sites_store_is_first_and_is_not_written(tmp_path: Path) -> None:
     site, user = tmp_path / "site", tmp_path / "user"
-    ours = store.add(Store(site), tiny.make("ct2", tmp_path / "m"), name="small")
-    store.add(Store(user), tiny.make("ct2", tmp_path / "n", encoder=3), name="small")
-    alone = store.add(Store(user), tiny.make("ggml", tmp_path / "o"), name="small")
-    stores = store.stores_from({}, [site], tmp_path / "elsewhere")
+    ours = adding.add(Store(site), tiny.make("ct2", tmp_path / "m"), name="small")
+    adding.add(Store(user), tiny.make("ct2", tmp_path / "n", encoder=3), name="small")
+    alone = adding.add(Store(user), tiny.make("ggml", tmp_path / "o"), name="small")
+    stores = stores_from({}, [site], tmp_path / "elsewhere")
     assert stores.layers[-1].folder == tmp_path / "elsewhere" / "models"
-    stores = store.stores_from({"KUULO_STORE": str(user)}, [site], tmp_path)
+    stores = stores_from({"KUULO_STORE": str(user)}, [site], tmp_path)
     assert stores.find("small", ALL) == ours and stores.list() == [ours, alone]
     assert stores.find("small", ("ggml",)) == alone
     assert stores.writable.folder == user
     with pytest.raises(UsageError, match="read-only"):
         stores.layers[0].remove("small", "ct2")
     with pytest.raises(UsageError, match="read-only"):
-        store.add(stores.layers[0], tmp_path / "m", name="new")
+        adding.add(stores.layers[0], tmp_path / "m", name="new")
 
 
 def test_several_stores_in_the_variable_the_last_is_written(tmp_path: Path) -> None:
     listed = os.pathsep.join([str(tmp_path / "a"), str(tmp_path / "b")])
-    stores = store.stores_from({"KUULO_STORE": listed}, (), tmp_path)
+    stores = stores_from({"KUULO_STORE": listed}, (), tmp_path)
     assert [(s.folder.name, s.writable) for s in stores.layers] == [("a", False), ("b", True)]
 
 
 def test_the_best_default_is_listed_first(mine: Store, tmp_path: Path) -> None:
     for name in ("tiny", "own", "large-v3", "large-v3-turbo", "small.en", "small"):
-        store.add(mine, tiny.make("ggml", tmp_path / name), name=name)
+        adding.add(mine, tiny.make("ggml", tmp_path / name), name=name)
     names = [ref.name for ref in layered(mine.folder).list()]
     assert names == ["large-v3-turbo", "large-v3", "small", "tiny", "small.en", "own"]
     assert layered(mine.folder).resolve("turbo", ALL).name == "large-v3-turbo"
 
 
 def test_a_broken_store_is_reported_and_the_rest_listed(mine: Store, tmp_path: Path) -> None:
-    good = store.add(mine, tiny.make("ct2", tmp_path / "good"))
+    good = adding.add(mine, tiny.make("ct2", tmp_path / "good"))
     broken = {
         "no-manifest": None,
         "no-json": b"{",
@@ -160,10 +161,10 @@ def test_a_missing_model_says_where_was_looked_and_what_gets_it(mine: Store, tmp
         stores.resolve("distil-large-v2", ("pt",))
     with pytest.raises(ModelMissing, match="list --catalog"):
         stores.resolve("qqqqqqqq", ("pt",))
-    store.add(mine, tiny.make("ggml", tmp_path / "x"), name="small")
+    adding.add(mine, tiny.make("ggml", tmp_path / "x"), name="small")
     with pytest.raises(ModelMissing, match="there is one as ggml"):
         stores.resolve("small", ("ct2",))
-    store.add(mine, tmp_path / "x.bin", name="interviews")
+    adding.add(mine, tmp_path / "x.bin", name="interviews")
     with pytest.raises(ModelMissing, match="did you mean interviews, which is in the store"):
         stores.resolve("interview", ("ggml",))
 
@@ -184,7 +185,7 @@ def test_a_path_is_a_model_too_and_a_bare_name_is_not_a_path(
         stores.resolve("./nothing", ALL)
     with pytest.raises(ModelMissing, match="is needed"):
         stores.resolve("./small", ("ggml",))
-    inside = store.add(mine, file, name="small")
+    inside = adding.add(mine, file, name="small")
     assert stores.resolve(str(inside.folder), ALL).digest == inside.digest
     (tmp_path / "small" / "config.json").write_text("{")
     with pytest.raises(ModelMissing, match="not valid JSON"):
@@ -192,7 +193,7 @@ def test_a_path_is_a_model_too_and_a_bare_name_is_not_a_path(
 
 
 def test_verify_finds_each_kind_of_damage_and_resolve_the_cheap_ones(mine: Store, tmp_path: Path) -> None:
-    ref = store.add(mine, tiny.make("ct2", tmp_path / "m"))
+    ref = adding.add(mine, tiny.make("ct2", tmp_path / "m"))
     (ref.folder / "config.json").unlink()
     (ref.folder / "notes.txt").write_text("mine")
     weights = bytearray((ref.folder / "model.bin").read_bytes())
@@ -204,7 +205,7 @@ def test_verify_finds_each_kind_of_damage_and_resolve_the_cheap_ones(mine: Store
         nonlocal seen
         seen += count
 
-    states = {s.path: s.state for s in store.verify(ref, progress)}
+    states = {s.path: s.state for s in files.verify(ref, progress)}
     assert states == {
         "config.json": "missing", "model.bin": "changed", "notes.txt": "extra",
         "tokenizer.json": "ok", "vocabulary.json": "ok",
@@ -216,14 +217,14 @@ def test_verify_finds_each_kind_of_damage_and_resolve_the_cheap_ones(mine: Store
 
 def test_a_snapshot_of_the_hubs_cache_has_its_repositorys_name(mine: Store, tmp_path: Path) -> None:
     path = tmp_path / "models--Systran--faster-whisper-small" / "snapshots" / ("0" * 40)
-    assert store.add(mine, tiny.make("ct2", path)).name == "small"
+    assert adding.add(mine, tiny.make("ct2", path)).name == "small"
     path = tmp_path / "models--Org--whisper-own" / "snapshots" / ("1" * 40)
-    assert store.add(mine, tiny.make("ct2", path)).name == "whisper-own"
+    assert adding.add(mine, tiny.make("ct2", path)).name == "whisper-own"
 
 
 def _add(folder: str, source: str, results: multiprocessing.Queue[str]) -> None:
     try:
-        results.put(store.add(Store(Path(folder)), Path(source), name="same").digest)
+        results.put(adding.add(Store(Path(folder)), Path(source), name="same").digest)
     except UsageError as error:
         results.put(f"refused: {error.what}")
 
@@ -240,14 +241,14 @@ def test_of_many_who_add_at_once_one_is_in_place_and_whole(mine: Store, tmp_path
         worker.join()
     won = [s for s in said if not s.startswith("refused")]
     (ref,) = layered(mine.folder).list()
-    assert won == [ref.digest] and {s.state for s in store.verify(ref)} == {"ok"}
+    assert won == [ref.digest] and {s.state for s in files.verify(ref)} == {"ok"}
     assert list((mine.folder / store.STAGING).iterdir()) == []
 
 
 def test_a_store_that_cannot_be_made_is_an_error_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelMissing, match="KUULO_STORE"):
-        store.add(Store(tmp_path / "file" / "store"), tiny.make("ggml", tmp_path / "m"))
+        adding.add(Store(tmp_path / "file" / "store"), tiny.make("ggml", tmp_path / "m"))
 
 
 def test_the_catalogue_is_whole() -> None:

@@ -48,10 +48,10 @@ class Site:
     user: Mapping[str, Any] = field(default_factory=dict)
 
     def model_stores(self) -> Any:
-        """The model stores, as `models.store.Stores`."""
-        from kuulo.models import store
+        """The model stores, as `models.stores.Stores`."""
+        from kuulo.models import stores
 
-        return store.stores_from(os.environ, self.stores, user_data_folder(), user_cache_folder())
+        return stores.stores_from(os.environ, self.stores, user_data_folder(), user_cache_folder())
 
     def environments(self) -> Environments:
         """The engines' environments."""

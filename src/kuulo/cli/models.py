@@ -15,7 +15,7 @@ from kuulo.errors import EXIT_CANNOT_RUN, ModelMissing, UsageError
 
 if TYPE_CHECKING:
     from kuulo.models.manifest import ModelRef
-    from kuulo.models.store import Stores
+    from kuulo.models.stores import Stores
 
 FORMAT_NAMES = ("ct2", "ggml", "hf", "onnx", "pt")
 
@@ -93,10 +93,10 @@ def path(name: str, format_: str | None) -> None:
 @_json
 def add(path: Path, name: str | None, format_: str | None, link: bool, replace: bool, as_json: bool) -> None:
     """Put a model folder or file of yours into the store. Its format is found out, and its files are checked."""
-    from kuulo.models import store
+    from kuulo.models import adding
 
     with _bar("adding", _bytes_in(path)) as advance:
-        ref = store.add(
+        ref = adding.add(
             _stores().writable, path, name=name, format_=format_, link=link, replace=replace, progress=advance
         )
     _say_added(ref, as_json)
@@ -156,13 +156,14 @@ def pull(
 @_json
 def verify(names: Sequence[str], format_: str | None, as_json: bool) -> int:
     """Read every file again and compare it with the digest in the manifest. Without names: all models."""
-    from kuulo.models import check, store
+    from kuulo.models import check
+    from kuulo.models.files import verify as read_again
 
     refs = _chosen(names, format_)
     results = []
     with _bar("verifying", sum(ref.bytes for ref in refs)) as advance:
         for ref in refs:
-            states = list(store.verify(ref, advance))
+            states = list(read_again(ref, advance))
             problems = [] if any(s.state != "ok" for s in states) else check.problems(ref.format, ref.path)
             results.append((ref, states, problems))
     good = True

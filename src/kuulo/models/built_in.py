@@ -15,8 +15,11 @@ from pathlib import Path
 from kuulo import miniature
 from kuulo.errors import KuuloError, ModelMissing
 from kuulo.models import check
+from kuulo.models.adding import described
+from kuulo.models.files import hash_files
 from kuulo.models.manifest import ModelRef
-from kuulo.models.store import Store, Stores, described, hash_files, now, store_error
+from kuulo.models.store import Store, now, store_error
+from kuulo.models.stores import Stores
 
 NAME = miniature.NAME
 SOURCE = "built in"
