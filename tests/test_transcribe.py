@@ -347,11 +347,12 @@ def start(command: list[str], environment: dict[str, str], cwd: Path) -> subproc
 
 
 def with_hangup(disposition: str, command: list[str], *, on_terminal: bool = False) -> list[str]:
-    """The command as a process that begins with this for SIGHUP, "SIG_DFL" or "SIG_IGN", whatever the tests have; its
-    standard input is its terminal if asked."""
+    """The command as a process that begins with this for SIGHUP, "SIG_DFL" or "SIG_IGN", and hears Ctrl-C, whatever the
+    tests have (a shell's jobs in the background ignore SIGINT); its standard input is its terminal if asked."""
     code = [
         "import os, signal, sys",
         f"signal.signal(signal.SIGHUP, signal.{disposition})",
+        "signal.signal(signal.SIGINT, signal.SIG_DFL)",
         *(["os.login_tty(0)"] if on_terminal else []),
         "os.execv(sys.argv[1], sys.argv[1:])",
     ]
