@@ -394,6 +394,14 @@ def test_an_installation_that_does_not_transcribe_changes_nothing(
     )  # fmt: skip
     assert done.returncode == 3 and "whisper-cpp" in done.stderr, done.stderr
     assert kuulo("engines", "path", "whisper-cpp", env=made).stdout == before
+    elsewhere = {**made, "UV_OFFLINE": "1", "UV_NO_INDEX": "1", "KUULO_ENVIRONMENTS": str(tmp_path / "elsewhere")}
+    unchecked = kuulo(
+        "engines", "install", "whisper-cpp", "--lock", tmp_path / "mine.txt", "--find-links", bundle / "wheels", "-q",
+        "--unchecked", env=elsewhere,
+    )  # fmt: skip
+    assert unchecked.returncode == 0 and "not checked" in unchecked.stdout, unchecked.stderr
+    assert "unchecked" in kuulo("engines", env=elsewhere).stdout
+    assert kuulo("engines", "check", "whisper-cpp", env=elsewhere).returncode == 3
     assert kuulo("engines", "check", "whisper-cpp", env=made).returncode == 0
 
 

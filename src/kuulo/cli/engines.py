@@ -68,7 +68,8 @@ def _show(rows: list[dict[str, Any]]) -> None:
 
 def _where(row: dict[str, Any]) -> str:
     if row["environment"]:
-        return f"environment ({row['environment']['variant']})"
+        unchecked = "" if row["environment"]["heard"] else ", unchecked"
+        return f"environment ({row['environment']['variant']}{unchecked})"
     return "beside Kuulo" if row["version"] else ""
 
 
@@ -144,6 +145,10 @@ _FIND_LINKS = click.option(
     "--lock", type=click.Path(path_type=Path), metavar="FILE",
     help="Packages of your own choice, as pip's requirements, instead of Kuulo's lock.",
 )  # fmt: skip
+@click.option(
+    "--unchecked", is_flag=True,
+    help="Do not have it transcribe, where it cannot: on a login node, an engine that needs a GPU.",
+)  # fmt: skip
 @click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
 def install(
     name: str,
@@ -153,6 +158,7 @@ def install(
     find_links: tuple[str, ...],
     bundle: Path | None,
     lock: Path | None,
+    unchecked: bool,
     quiet: bool,
 ) -> None:
     """Make an environment for an engine, have it transcribe a clip, and use it from then on.
@@ -180,9 +186,10 @@ def install(
     chosen = _variant(recipe, part.variant if part else variant)
     sources = Sources(index, find_links, part)
     environments = _environments()
-    made = make(environments, recipe, chosen, health.check, sources, python=python, lock=lock, shown=not quiet)
+    check = None if unchecked else health.check
+    made = make(environments, recipe, chosen, check, sources, python=python, lock=lock, shown=not quiet)
     click.echo(f"{name} {_version(made)} ({made.variant}) is installed, and used from now on")
-    click.echo(f"  {made.heard}")
+    click.echo(f"  {made.heard or f'not checked: kuulo engines check {name}, where it can run'}")
     click.echo(f"  {made.folder}")
     if recipe.note:
         click.echo(f"  {recipe.note}")

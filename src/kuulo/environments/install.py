@@ -29,14 +29,14 @@ def install(
     environments: Environments,
     chosen: Recipe,
     variant: Variant,
-    check: HealthCheck,
+    check: HealthCheck | None,
     sources: Sources,
     *,
     python: str | None = None,
     lock: Path | None = None,
     shown: bool = True,
 ) -> Environment:
-    """The environment, in use. `python`: a path or version instead of the recipe's; `lock`: packages instead of the
+    """The environment, in use. `check`: None where the engine cannot run, as without its GPU. `python`: a path or version instead of the recipe's; `lock`: packages instead of the
     variant's. Raises KuuloError; an older environment stays in use then."""
     home = environments.writable / chosen.engine
     bundle = sources.bundle
@@ -65,7 +65,8 @@ def install(
             installed=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             kuulo=kuulo.__version__,
         )
-        environment = dataclasses.replace(environment, heard=check(environment))
+        if check:
+            environment = dataclasses.replace(environment, heard=check(environment))
         installed.put_in_use(environment)
     except OSError as error:
         _undo(build)

@@ -44,7 +44,7 @@ class Environment:
     installed: str = ""
     kuulo: str = ""
     heard: str = ""
-    """What its health check said."""
+    """What its health check said; empty when it was installed without one."""
 
     @property
     def interpreter(self) -> Path:
