@@ -36,8 +36,9 @@ def install(
     lock: Path | None = None,
     shown: bool = True,
 ) -> Environment:
-    """The environment, in use. `check`: None where the engine cannot run, as without its GPU. `python`: a path or version instead of the recipe's; `lock`: packages instead of the
-    variant's. Raises KuuloError; an older environment stays in use then."""
+    """The environment, in use. `check`: None where the engine cannot run, as one without its GPU. `python`: a path or
+    version instead of the recipe's; `lock`: packages instead of the variant's. Raises KuuloError; an older environment
+    stays in use then."""
     home = environments.writable / chosen.engine
     bundle = sources.bundle
     used = lock or (bundle.lock if bundle else variant.lock)
