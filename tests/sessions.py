@@ -37,6 +37,8 @@ def task(miniature: Miniature, name: str, raw: Mapping[str, Any] | None = None, 
     spec = engines.spec(name)
     if not engines.installed(spec):
         pytest.skip(f"{name} is not installed")
+    if spec.kind == "program":
+        pytest.skip(f"{name} needs more than its package: tests/test_other_programs.py has its sessions")
     given = {k: v for k, v in {**GREEDY, **changes}.items() if k in spec.options}
     path = str(miniature.path(spec.model_formats[0])) if spec.model_formats else None
     return Task("transcribe", name, "miniature", path, given, dict(raw or {}))

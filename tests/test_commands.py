@@ -69,7 +69,9 @@ def _whisperx() -> Callable[[], Mapping[str, Any]]:
 
 
 def _insanely_fast_whisper() -> Callable[[], Mapping[str, Any]]:
-    return _captured(pytest.importorskip("insanely_fast_whisper.cli").main)
+    cli = pytest.importorskip("insanely_fast_whisper.cli")
+    cli.parser.prog = "insanely-fast-whisper"  # made when it is imported, and named after whoever did that
+    return _captured(cli.main)
 
 
 ORIGINALS = {

@@ -22,7 +22,7 @@ from kuulo.errors import CannotRun, InputFailed, KuuloError
 from kuulo.formats import json as master
 from kuulo.note import Note
 from kuulo.plan import Plan
-from kuulo.transcript import Audio, Provenance, Step, Transcript, Word
+from kuulo.transcript import Audio, Provenance, Speaker, Step, Transcript, Word
 from kuulo.work import Work
 
 
@@ -163,6 +163,7 @@ class Results:
             segments=tuple(segments),
             language=work.language,
             language_confidence=work.confidence,
+            speakers=tuple(Speaker(id_, id_) for id_ in dict.fromkeys(s.speaker for s in segments if s.speaker)),
             provenance=Provenance(
                 kuulo=kuulo.__version__,
                 key=work.key,

@@ -45,7 +45,9 @@ class WhisperDiarization(Program):
         values = given.values
         language, warnings = base.english_only(values["model_name"], values["language"], "received")
         options, raw = self.common(given)
-        options |= {"speech_detection": True, "condition_on_previous_text": False, "temperature": (0.0,)}
+        options["speech_detection"] = True
+        if values["batch_size"]:  # with 0 it runs faster-whisper's own loop, with its defaults, which are Kuulo's too
+            options |= {"condition_on_previous_text": False, "temperature": (0.0,)}
         if language:
             options["language"] = language
         return Wanted(given, (values["audio"],), options, raw, formats=("txt", "srt"), warnings=warnings)

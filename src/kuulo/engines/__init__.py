@@ -25,6 +25,8 @@ MODULES: Dict[str, str] = {
     "transformers": "kuulo.engines.transformers",
     "sherpa-onnx": "kuulo.engines.sherpa_onnx",
     "whisperx": "kuulo.engines.whisperx",
+    "insanely-fast-whisper": "kuulo.engines.insanely_fast_whisper",
+    "whisper-diarization": "kuulo.engines.whisper_diarization",
     "pocketsphinx": "kuulo.engines.pocketsphinx",
     "silero": "kuulo.engines.silero",
     "null": "kuulo.engines.null",
