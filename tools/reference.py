@@ -88,6 +88,7 @@ KINDS = {
     "language": "code, English name, or auto",
     "list": "names separated by commas; the flag may be repeated; in files also a list",
     "pairs": "KEY=VALUE, the value read as JSON where it is JSON; the flag may be repeated; in files also a table",
+    "speakers": "auto, none, a number, or a range as 2-5",
     "str": "text",
     "temperatures": "numbers from 0 to 1, separated by commas; in files also a list",
     "time": "seconds, or [HH:]MM:SS[.mmm]",

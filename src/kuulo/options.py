@@ -19,9 +19,9 @@ from kuulo.errors import UsageError
 class Option:
     """One common option.
 
-    `kind`: str, int, float, bool, choice, language, time (ms), temperatures, list or pairs. `default` None means
-    that nobody decided: help says what happens then. `engine`: honoured by an engine or refused. `result`: another
-    value may give another transcript, so it is part of the key that says whether work was done already."""
+    `kind`: str, int, float, bool, choice, language, speakers, time (ms), temperatures, list or pairs. `default` None
+    means that nobody decided: help says what happens then. `engine`: honoured by an engine or refused. `result`:
+    another value may give another transcript, so it is part of the key that says whether work was done already."""
 
     name: str
     flags: tuple[str, ...]
@@ -74,6 +74,11 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "from", ("--from",), "time", None, "What",
         "Start here in each recording: seconds, or [HH:]MM:SS[.mmm].", metavar="TIME", result=True,
+    ),
+    Option(
+        "speakers", ("--speakers",), "speakers", "none", "What",
+        "Who says what: auto, the number of speakers, a range of it, or none to leave it.", metavar="auto|N|MIN-MAX",
+        result=True,
     ),
     Option("to", ("--to",), "time", None, "What", "Stop here in each recording.", metavar="TIME", result=True),
     # Recognition
@@ -248,7 +253,7 @@ def parse(option: Option, value: Any) -> Any:
 
 def value_of(option: Option, value: Any) -> Any:
     """As `parse`; its UsageError does not say whose value it is."""
-    from kuulo import formats, languages
+    from kuulo import formats, languages, speakers
 
     if value is None:
         return None
@@ -263,6 +268,9 @@ def value_of(option: Option, value: Any) -> Any:
         return word
     if option.kind == "language":
         return languages.code(str(value))
+    if option.kind == "speakers":
+        speakers.parse(str(value))
+        return str(value).strip().lower()
     if option.kind == "time":
         return value if isinstance(value, int) else parse_time_ms(str(value))
     if option.kind == "temperatures":

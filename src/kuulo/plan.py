@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kuulo import engines, miniature, options
+from kuulo import engines, miniature, options, speakers
 from kuulo.engines.base import EngineSpec, Unusable
 from kuulo.environments import recipe
 from kuulo.environments.installed import Environment
@@ -97,9 +97,14 @@ class Plan:
         chosen = {n: v for n, v in self.options.items() if n in self.spec.options}
         if "threads" in chosen:
             chosen["threads"] = self.threads
-        if self.options["pack"]:
+        if self.options["pack"] or (self.speakers and has_word_times(self.spec, self.raw)):
             chosen["word_times"] = True
         return chosen
+
+    @property
+    def speakers(self) -> speakers.Wanted | None:
+        """How many speakers to tell apart, None for not at all."""
+        return speakers.parse(str(self.options["speakers"]))
 
     def key_for(self, audio_sha256: str) -> str:
         """Digest of everything that decides this recording's words: equal key, nothing to do again."""
@@ -302,7 +307,7 @@ def refusals(
         option = options.BY_NAME[name]
         if option.engine and name not in spec.options and value != _NOTHING_ASKED.get(name, option.default):
             refused[name] = f"{spec.name} has nothing like it"
-    if values["pack"] and "word_times" not in spec.options:
+    if values["pack"] and not has_word_times(spec, values["engine_option"] or {}):
         refused["pack"] = "the words are given back by their times, which it does not have"
     about: dict[str, Any] = {n: v for n, v in given.items() if n in spec.options}
     if model:
@@ -347,6 +352,11 @@ def share_out(
     if not threads:
         threads = max(1, min(MANY_THREADS, machine.cores // workers))
     return workers, threads
+
+
+def has_word_times(spec: EngineSpec, raw: Mapping[str, Any]) -> bool:
+    """Whether the engine can say when each word was spoken, with these raw options."""
+    return "word_times" in spec.options and (spec.words_need is None or spec.words_need in raw)
 
 
 def _key(plan: Plan) -> str:

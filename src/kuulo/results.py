@@ -14,15 +14,14 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import Any
 
 import kuulo
-from kuulo import atomic, audio, formats, naming
+from kuulo import atomic, audio, formats, naming, speakers
 from kuulo.errors import CannotRun, InputFailed, KuuloError
 from kuulo.formats import json as master
 from kuulo.note import Note
 from kuulo.plan import Plan
-from kuulo.transcript import Audio, Provenance, Speaker, Step, Transcript, Word
+from kuulo.transcript import Audio, Provenance, Segment, Speaker, Step, Transcript, Word
 from kuulo.work import Work
 
 
@@ -146,10 +145,14 @@ class Results:
         if len(free) < len(contents):
             work.outcome.warn(_left_alone([self.target(work, name) for name in contents if name not in free]))
 
-    def transcript(self, work: Work, hello: Mapping[str, Any], device: str | None, compute: str | None) -> Transcript:
-        """The transcript of a recording that was heard to its end, on the recording's own clock. `hello` is what the
-        worker said of itself."""
-        segments = [s.shifted(work.offset_ms) for s in sorted(work.segments, key=lambda s: s.start_ms)]
+    def transcript(self, work: Work, device: str | None, compute: str | None) -> Transcript:
+        """The transcript of a recording that was heard to its end, on the recording's own clock."""
+        laid: Sequence[Segment] = sorted(work.segments, key=lambda s: s.start_ms)
+        if work.turns is not None:
+            laid, names = speakers.lay(laid, work.turns)
+        else:
+            names = tuple(Speaker(id_, id_) for id_ in dict.fromkeys(s.speaker for s in laid if s.speaker))
+        segments = [s.shifted(work.offset_ms) for s in laid]
         with_words = self.plan.options["word_times"]
         segments = [dataclasses.replace(s, words=_rounded(s.words) if with_words else ()) for s in segments]
         return Transcript(
@@ -163,11 +166,11 @@ class Results:
             segments=tuple(segments),
             language=work.language,
             language_confidence=work.confidence,
-            speakers=tuple(Speaker(id_, id_) for id_ in dict.fromkeys(s.speaker for s in segments if s.speaker)),
+            speakers=names,
             provenance=Provenance(
                 kuulo=kuulo.__version__,
                 key=work.key,
-                steps=(self._step(work, hello, device, compute),),
+                steps=(self._step(work, device, compute), *self._diarize_step(work)),
                 host=socket.gethostname(),
                 started=work.outcome.started,
                 elapsed_ms=round((time.monotonic() - work.began) * 1000),
@@ -175,8 +178,25 @@ class Results:
             ),
         )
 
-    def _step(self, work: Work, hello: Mapping[str, Any], device: str | None, compute: str | None) -> Step:
+    def _diarize_step(self, work: Work) -> tuple[Step, ...]:
+        """How the speakers were told apart."""
+        hello = work.told_apart_by
+        if not hello:
+            return ()
+        return (
+            Step(
+                task="diarize",
+                engine=hello["engine"],
+                engine_version=hello["engine_version"],
+                environment=f"beside Kuulo, Python {hello['python']}, sha256:{hello['environment']}",
+                options={"speakers": self.plan.options["speakers"]},
+                packages=hello["packages"],
+            ),
+        )
+
+    def _step(self, work: Work, device: str | None, compute: str | None) -> Step:
         plan, model = self.plan, self.plan.model
+        hello = work.heard_by or {}
         shaping = {n: plan.options[n] for n in ("from", "to", "speech_detection", "pack") if plan.options[n]}
         where = f"environment ({plan.environment.variant})" if plan.environment else "beside Kuulo"
         if plan.raw:

@@ -28,6 +28,7 @@ from kuulo.plan import PACK_LONGEST_MS, Plan
 from kuulo.preparation import Preparation, advice
 from kuulo.report import Outcome, Report
 from kuulo.results import Results
+from kuulo.transcript import Turn
 from kuulo.work import Given, Work
 from kuulo.workers import Aside, Worker
 
@@ -84,6 +85,7 @@ class Run:
         self._short: list[Work] = []
         self._hearing: list[Worker] = []
         self._detector = Aside(self, _detection(), runtimes.of(None))
+        self._diarizer = Aside(self, _diarization(plan), runtimes.of(None))
         self._open = len(self.works)
         self._unprepared = len(self.works)
         self._packs = 0
@@ -145,7 +147,10 @@ class Run:
         return sorted(self.works, key=lambda w: -w.length_ms)
 
     def _all_workers(self) -> list[Worker]:
-        return [*self._hearing, *([self._detector.worker] if self._detector.worker else [])]
+        return [*self._hearing, *self._asides()]
+
+    def _asides(self) -> list[Worker]:
+        return [aside.worker for aside in (self._detector, self._diarizer) if aside.worker]
 
     def _write_report(self) -> None:
         try:
@@ -183,6 +188,8 @@ class Run:
         except OSError as error:
             self._failed(one, f"nothing can be written to the output folder: {error.strerror}", advice(error))
             return
+        if self.plan.speakers:
+            self._diarizer.add(Given(wire.Clip(one.id, str(one.pcm), one.samples), [one]))
         if self.plan.options["pack"] and one.length_ms <= PACK_LONGEST_MS and one.heard.state is None:
             if sum(w.length_ms + PACK_GAP_MS for w in self._short) + one.length_ms > WINDOW_MS:
                 self._pack()
@@ -215,6 +222,7 @@ class Run:
     def _hand_out(self) -> None:
         """Give what waits to workers that have room; start workers while there is something for them."""
         self._detector.hand_out()
+        self._diarizer.hand_out()
         starting = sum(not w.ready for w in self._hearing)
         coming = bool(self._to_hear or self._detector.busy)
         while coming and len(self._hearing) < self.plan.workers and starting < max(1, len(self._to_hear)):
@@ -253,12 +261,14 @@ class Run:
             worker.finished = True
         elif worker is self._detector.worker:
             self._detected(worker, kind, event)
+        elif worker is self._diarizer.worker:
+            self._told_apart(worker, kind, event)
         else:
             self._about(worker, kind, event)
 
     def _ready(self, worker: Worker, event: Mapping[str, Any]) -> None:
         worker.is_ready(int(event["parallel"]))
-        if worker is not self._detector.worker:
+        if worker not in self._asides():
             self.report.device, self.report.compute_type = event["device"], event.get("compute_type")
             self.report.load_ms = max(self.report.load_ms or 0, int(event["load_ms"]))
             self.watcher.ready(event["device"], event.get("compute_type"))
@@ -275,6 +285,20 @@ class Run:
             for one in given.works:
                 self._failed(one, f"speech detection: {event['what']}", event.get("do"))
         del worker.clips[event["id"]]
+        self._hand_out()
+
+    def _told_apart(self, worker: Worker, kind: str, event: Mapping[str, Any]) -> None:
+        """Who spoke when: the recording is finished, if it is heard too."""
+        (one,) = worker.clips[event["id"]].works
+        if kind == "turns":
+            one.turns, one.told_apart_by = [Turn.from_json(turn) for turn in event["turns"]], worker.hello
+            return
+        del worker.clips[event["id"]]
+        if one.outcome.state == report.STOPPED:
+            if kind == "file_failed":
+                self._failed(one, f"speakers: {event['what']}", event.get("do"))
+            elif one.heard_by is not None:
+                self._finish(one)
         self._hand_out()
 
     def _about(self, worker: Worker, kind: str, event: Mapping[str, Any]) -> None:
@@ -295,14 +319,16 @@ class Run:
             self._failed(one, event["what"], event.get("do"))
         elif kind == "file_done":
             one.outcome.engine_ms = int(event["engine_ms"])
-            self._finish(worker, one)
+            one.heard_by = worker.hello
+            if self.plan.speakers is None or one.turns is not None:
+                self._finish(one)
         else:
             one.take(kind, dict(event))
             self.watcher.progress(one)
 
     def _over(self, worker: Worker, given: Given) -> None:
         """Room for another clip, when nothing of this one is open."""
-        if any(one.outcome.state == report.STOPPED for one in given.works):
+        if any(one.outcome.state == report.STOPPED and one.heard_by is None for one in given.works):
             return
         del worker.clips[given.clip.id]
         if given.clip.parts:
@@ -314,7 +340,7 @@ class Run:
         if worker.finished:
             return
         died = worker.death()
-        if worker is self._detector.worker or not worker.ready:
+        if worker in self._asides() or not worker.ready:
             when = "" if worker.ready else " before it was ready"
             raise CannotRun(
                 f"{worker.task.engine}: the worker {died}{when}",
@@ -329,7 +355,7 @@ class Run:
         self._hand_out()
 
     def _try_again(self, one: Work, died: str) -> None:
-        if one.outcome.state != report.STOPPED:
+        if one.outcome.state != report.STOPPED or one.heard_by is not None:
             return
         one.tries += 1
         assert one.journal is not None
@@ -349,9 +375,9 @@ class Run:
 
     # ------------------------------------------------------------------ a recording ends
 
-    def _finish(self, worker: Worker, one: Work) -> None:
+    def _finish(self, one: Work) -> None:
         """Heard to its end: write its results."""
-        transcript = self.results.transcript(one, worker.hello, self.report.device, self.report.compute_type)
+        transcript = self.results.transcript(one, self.report.device, self.report.compute_type)
         try:
             self.results.write(one, transcript)
         except KuuloError as error:
@@ -377,6 +403,13 @@ class Run:
         one.done_ms = one.length_ms
         self._open -= 1
         self.watcher.ends(one)
+
+
+def _diarization(plan: Plan) -> wire.Task:
+    """The task of telling speakers apart."""
+    wanted = plan.speakers
+    number = {"speakers": [wanted.least, wanted.most]} if wanted else {}
+    return wire.Task("diarize", engines.specs("diarize")[0].name, "its own", None, number)
 
 
 def _detection() -> wire.Task:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path, PurePath
+from typing import Any
 
 from kuulo import wire
 from kuulo.journal import Heard, Journal
 from kuulo.report import Outcome
-from kuulo.transcript import Segment
+from kuulo.transcript import Segment, Turn
 
 
 @dataclasses.dataclass
 class Work:
     """One recording on its way. Times of `segments` are from the start of the decoded range, which begins `offset_ms`
-    into the recording and is `length_ms` long."""
+    into the recording and is `length_ms` long. `heard_by`: the worker that heard all of it; `turns`: who spoke when,
+    and `told_apart_by`: the worker that said so (their `hello`)."""
 
     id: str
     path: Path
@@ -36,6 +38,9 @@ class Work:
     segments: list[Segment] = dataclasses.field(default_factory=list)
     journal: Journal | None = None
     heard: Heard = dataclasses.field(default_factory=Heard)
+    heard_by: dict[str, Any] | None = None
+    turns: list[Turn] | None = None
+    told_apart_by: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def resume(self) -> None:
         """Take up what the journal has of an earlier try, and go on writing it. Raises OSError."""

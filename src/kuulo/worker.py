@@ -161,6 +161,9 @@ class _Hearing:
             if self._task.task == "detect-speech":
                 detect: Any = self._session
                 self._send("speech", id=clip.id, turns=detect.detect(samples))
+            elif self._task.task == "diarize":
+                told_apart: Any = self._session
+                self._send("turns", id=clip.id, turns=[turn.to_json() for turn in told_apart.diarize(samples)])
             elif clip.parts:
                 self._packed(clip, samples)
             else:

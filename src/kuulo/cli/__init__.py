@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("kuulo.cli.models:models", "Models: list, pull, add, verify, remove."),
     "run": ("kuulo.cli.run:run", "An engine's own program, with its own arguments."),
     "shims": ("kuulo.cli.shims:shims", "Commands with the other programs' names: install, list, remove."),
+    "speakers": ("kuulo.cli.speakers:speakers", "The speakers of a transcript: list, rename."),
     "transcribe": ("kuulo.cli.transcribe:transcribe", "Turn recordings into transcripts."),
     "translate-command": (
         "kuulo.cli.translate_command:translate_command",

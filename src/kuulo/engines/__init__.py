@@ -29,6 +29,7 @@ MODULES: Dict[str, str] = {
     "whisper-diarization": "kuulo.engines.whisper_diarization",
     "pocketsphinx": "kuulo.engines.pocketsphinx",
     "silero": "kuulo.engines.silero",
+    "resemblyzer": "kuulo.engines.resemblyzer",
     "null": "kuulo.engines.null",
 }
 

@@ -63,7 +63,8 @@ class EngineSpec:
     those that it honours. `model_formats`: what its files are called in the store, best first; empty when it
     brings its own model. `section_ms`: the worker hands it at most this much audio at a time, cut at a quiet
     place (None: it reads a whole recording and reports as it goes). `languages`: None for Whisper's list.
-    `differs`: what it does otherwise than the other engines, whatever the options, a sentence each."""
+    `differs`: what it does otherwise than the other engines, whatever the options, a sentence each. `words_need`: the
+    raw option without which it has no words' times."""
 
     name: str
     summary: str
@@ -82,6 +83,7 @@ class EngineSpec:
     packages: Tuple[str, ...] = ()
     quality_note: str = ""
     differs: Tuple[str, ...] = ()
+    words_need: Optional[str] = None
 
 
 class Unusable(Exception):

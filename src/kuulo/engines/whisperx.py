@@ -63,6 +63,7 @@ SPEC = EngineSpec(
         "device": Native("device, device_index"),
         "threads": Native("threads", "of CTranslate2 and of PyTorch"),
     },
+    words_need="align_model",
     differs=(
         "its speech detection (pyannote) is always on: what it takes for no speech is never heard",
         "a segment is a window of up to 30 s; with alignment it is a sentence",

@@ -1,0 +1,304 @@
+"""Who speaks when, without a download: Silero VAD, Resemblyzer's speaker encoder in numpy, and clustering by scipy.
+
+The encoder is that of the package resemblyzer (Wan et al. 2018, "Generalized end-to-end loss for speaker
+verification"): three LSTM layers of 256 over 40 mel bands of 1.6 s. Its weights are in resemblyzer.npz
+(tools/voices.py), and nothing of PyTorch is needed. Of two who speak together, one is found.
+
+Parses on Python 3.9; imports numpy and scipy inside functions.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
+
+from kuulo.engines import silero
+from kuulo.engines.base import SAMPLE_RATE, EngineSpec, Native, Session, Unusable
+from kuulo.engines.whisper_text import check_raw
+from kuulo.transcript import Turn
+from kuulo.wire import Task
+
+SPEC = EngineSpec(
+    name="resemblyzer",
+    summary="Speakers by their voices, with a small encoder that comes with Kuulo: no download.",
+    url="https://github.com/resemble-ai/Resemblyzer",
+    licence="Apache-2.0",
+    package="faster-whisper",
+    module="faster_whisper",
+    install="faster-whisper",
+    tasks=("diarize",),
+    devices=("cpu",),
+    options={"speakers": Native("clusters", "auto: as many as differ by more than chance and `threshold`")},
+    packages=("onnxruntime", "numpy", "scipy"),
+    differs=("of two who speak at once it finds one",),
+)
+
+WEIGHTS = Path(__file__).with_name("resemblyzer.npz")
+LAYERS, WIDTH, MELS = 3, 256, 40
+FFT, HOP = 400, 160
+"""Samples of a frame and of the step to the next (25 and 10 ms)."""
+
+WINDOW, STEP = 160, 40
+"""Frames that an embedding is of (1.6 s, what the encoder was trained on), and the step to the next."""
+
+BATCH = 64
+PIECE = 8
+"""Windows in a piece of speech, 4.4 s at most, whose mean is clustered: so three hours stay a few thousand pieces."""
+
+MOST_PIECES = 4000
+"""With more, pieces are longer: clustering takes the square of their number."""
+
+DETECTION = {"min_silence_duration_ms": 200, "speech_pad_ms": 30}
+ALIKE = 0.17
+"""Cosine distance, averaged over two groups of pieces, up to which they are surely one speaker's."""
+
+NOISE = 0.5
+"""How far the centre of one window is from its speaker's (cosine distance)."""
+
+THRESHOLD = 0.03
+"""How much further apart than chance allows the centres of two speakers are, at least."""
+
+LEAST = 4
+"""A group of fewer windows is no speaker of its own where the number is not given."""
+
+RAW = ("threshold",)
+
+
+def refuse(options: Mapping[str, Any]) -> Dict[str, str]:
+    """Nothing."""
+    return {}
+
+
+def native(options: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
+    """The Python that does nearly the same with the package."""
+    return (
+        "from resemblyzer import VoiceEncoder, preprocess_wav\n"
+        "_, windows, slices = VoiceEncoder().embed_utterance(preprocess_wav(audio), return_partials=True, rate=2.5)\n"
+        f"# then clustering of `windows`; speakers are further apart than chance by {raw.get('threshold', THRESHOLD)}"
+    )
+
+
+def load(task: Task) -> DiarizeSession:
+    """The encoder and the detector. Raises Unusable for raw options that are not there."""
+    check_raw(SPEC.name, task.raw, RAW)
+    threshold = task.raw.get("threshold", THRESHOLD)
+    if not isinstance(threshold, (int, float)) or not 0 <= threshold < 2:
+        raise Unusable("threshold is a cosine distance, from 0 to 2", f"its default is {THRESHOLD}")
+    least, most = task.options.get("speakers") or (1, 99)
+    detector = silero.load(Task("detect-speech", "silero", "its own", None, {}, dict(DETECTION)))
+    return DiarizeSession(detector, Encoder(), int(least), int(most), float(threshold))
+
+
+class DiarizeSession(Session):
+    """A loaded encoder and detector."""
+
+    def __init__(self, detector: Any, encoder: Encoder, least: int, most: int, threshold: float) -> None:
+        self._detector = detector
+        self._encoder = encoder
+        self._least, self._most, self._threshold = least, most, threshold
+
+    def diarize(self, samples: Any) -> List[Turn]:
+        """Who speaks when, in order and apart; speakers are named S1, S2, ... as they come. `samples`: float32 (n,),
+        16 kHz, n >= 1; may be a memory map."""
+        import numpy as np
+
+        speech = self._detector.detect(samples)
+        if not speech:
+            return []
+        windows = windows_of(speech)
+        embedded = np.concatenate(list(self._embedded(samples, windows)))
+        pieces = pieces_of(windows, speech)
+        means = np.stack([normalised(embedded[list(piece)].mean(0)) for piece in pieces])
+        weights = np.array([len(piece) for piece in pieces], float)
+        groups = grouped(means, weights, self._least, self._most, self._threshold)
+        centres = _centres(means, weights, groups)[0]
+        return turns_of(speech, windows, np.argmax(embedded @ centres.T, axis=1))
+
+    def _embedded(self, samples: Any, windows: Sequence[Tuple[int, int]]) -> Iterator[Any]:
+        """Embeddings (b, 256) of windows (start, end in frames), a batch at a time."""
+        import numpy as np
+
+        for first in range(0, len(windows), BATCH):
+            batch = windows[first : first + BATCH]
+            yield self._encoder(np.stack([self._encoder.bands(samples, start, end) for start, end in batch]))
+
+
+class Encoder:
+    """Resemblyzer's encoder: mel bands (b, 160, 40) -> embeddings (b, 256) of length 1."""
+
+    def __init__(self) -> None:
+        import numpy as np
+
+        try:
+            with np.load(WEIGHTS) as stored:
+                self._weights = {name: stored[name].astype(np.float32) for name in stored.files}
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise Unusable(f"the speaker encoder cannot be read: {error}", "install Kuulo anew") from error
+        self._filters = mel_filters()
+        self._hann = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FFT) / FFT)).astype(np.float32)
+
+    def bands(self, samples: Any, start: int, end: int) -> Any:
+        """Mel power (WINDOW, MELS) of frames `start` to `end`, padded with zeros: librosa's melspectrogram, centred."""
+        import numpy as np
+
+        first = start * HOP - FFT // 2
+        last = (end - 1) * HOP + FFT // 2
+        piece = np.zeros(last - first, np.float32)
+        inside = samples[max(0, first) : max(0, last)]
+        piece[max(0, -first) : max(0, -first) + len(inside)] = inside
+        frames = np.lib.stride_tricks.sliding_window_view(piece, FFT)[::HOP]
+        power = np.abs(np.fft.rfft(frames * self._hann, axis=1)) ** 2
+        found = np.zeros((WINDOW, MELS), np.float32)
+        found[: end - start] = power @ self._filters.T
+        return found
+
+    def __call__(self, bands: Any) -> Any:
+        import numpy as np
+
+        layer = bands
+        for number in range(LAYERS):
+            into, back = (self._weights[f"lstm.weight_{kind}_l{number}"].T for kind in ("ih", "hh"))
+            bias = self._weights[f"lstm.bias_ih_l{number}"] + self._weights[f"lstm.bias_hh_l{number}"]
+            gates = layer @ into + bias
+            hidden = np.zeros((len(bands), WIDTH), np.float32)
+            cell = np.zeros_like(hidden)
+            layer = np.empty((len(bands), bands.shape[1], WIDTH), np.float32)
+            for step in range(bands.shape[1]):
+                gate = gates[:, step] + hidden @ back
+                keep = _sigmoid(gate[:, WIDTH : 2 * WIDTH]) * cell
+                cell = keep + _sigmoid(gate[:, :WIDTH]) * np.tanh(gate[:, 2 * WIDTH : 3 * WIDTH])
+                hidden = _sigmoid(gate[:, 3 * WIDTH :]) * np.tanh(cell)
+                layer[:, step] = hidden
+        raw = np.maximum(layer[:, -1] @ self._weights["linear.weight"].T + self._weights["linear.bias"], 0)
+        return raw / np.maximum(np.linalg.norm(raw, axis=1, keepdims=True), 1e-9)
+
+
+def _sigmoid(x: Any) -> Any:
+    import numpy as np
+
+    return 0.5 * (1 + np.tanh(0.5 * x))
+
+
+def mel_filters() -> Any:
+    """(MELS, FFT // 2 + 1): Slaney's, as librosa.filters.mel makes them (linear below 1 kHz, logarithmic above)."""
+    import numpy as np
+
+    def mel(hz: Any) -> Any:
+        hz = np.asarray(hz, float)
+        return np.where(hz < 1000, hz * 3 / 200, 15 + np.log(np.maximum(hz, 1000) / 1000) * 27 / np.log(6.4))
+
+    def hertz(mels: Any) -> Any:
+        return np.where(mels < 15, mels * 200 / 3, 1000 * np.exp((mels - 15) * np.log(6.4) / 27))
+
+    edges = hertz(np.linspace(mel(0), mel(SAMPLE_RATE / 2), MELS + 2))
+    bins = np.linspace(0, SAMPLE_RATE / 2, FFT // 2 + 1)
+    rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
+    return (np.maximum(0, np.minimum(rising, falling)) * (2 / (edges[2:] - edges[:-2]))[:, None]).astype(np.float32)
+
+
+def normalised(vector: Any) -> Any:
+    import numpy as np
+
+    return vector / max(float(np.linalg.norm(vector)), 1e-9)
+
+
+def windows_of(speech: Sequence[Tuple[int, int]]) -> List[Tuple[int, int]]:
+    """Windows (start, end) in frames of 10 ms over stretches of speech (ms): STEP apart, the last ends with its
+    stretch; one stretch that is shorter than WINDOW is one window."""
+    windows = []
+    for start_ms, end_ms in speech:
+        start, end = start_ms // 10, max(start_ms // 10 + 1, end_ms // 10)
+        last = max(start, end - WINDOW)
+        places = [*range(start, last, STEP), last]
+        windows += [(place, min(place + WINDOW, end)) for place in places]
+    return windows
+
+
+def pieces_of(windows: Sequence[Tuple[int, int]], speech: Sequence[Tuple[int, int]]) -> List[range]:
+    """Windows in a row of one stretch of speech, PIECE at a time, or more of a very long recording."""
+    size = max(PIECE, -(-len(windows) // MOST_PIECES))
+    pieces, first, stretch = [], 0, 0
+    for number, (start, _) in enumerate([*windows, (1 << 60, 0)]):
+        beyond = stretch < len(speech) and start >= max(speech[stretch][0] // 10 + 1, speech[stretch][1] // 10)
+        if number > first and (beyond or number - first == size):
+            pieces.append(range(first, number))
+            first = number
+        if beyond:
+            stretch += 1
+    return pieces
+
+
+def grouped(means: Any, weights: Any, least: int, most: int, threshold: float) -> Any:
+    """The group of each piece, from 0, in two stages.
+
+    Agglomerative clustering (average linkage, cosine distance) up to ALIKE makes groups that are surely of one speaker.
+    Then two become one, those that cost least (Ward's: the distance of their centres, by their sizes), as long as their
+    centres are not further apart than `threshold` more than chance would have them: a centre of few windows is inexact,
+    so that NOISE is allowed for, divided by the windows of each. (A threshold on average distances alone either splits a voice's odd short answers off or takes two
+    alike voices for one.)"""
+    import numpy as np
+    from scipy.cluster.hierarchy import fcluster, linkage
+
+    if len(means) == 1 or most == 1:
+        return np.zeros(len(means), int)
+    tree = linkage(means, "average", metric="cosine")
+    groups = fcluster(tree, ALIKE, "distance") - 1
+    if groups.max() + 1 < least:
+        return fcluster(tree, min(least, len(means)), "maxclust") - 1
+    while (count := int(groups.max()) + 1) > least:
+        centres, sizes = _centres(means, weights, groups)
+        apart = 1 - centres @ centres.T
+        allowed = threshold + NOISE * (1 / sizes[:, None] + 1 / sizes[None])
+        allowed[(sizes[:, None] < LEAST) | (sizes[None] < LEAST)] = np.inf
+        cost = apart / (1 / sizes[:, None] + 1 / sizes[None])
+        cost[np.tril_indices(count)] = np.inf
+        if count <= most:
+            cost[apart > allowed] = np.inf
+        first, second = np.unravel_index(int(cost.argmin()), cost.shape)
+        if not np.isfinite(cost[first, second]):
+            break
+        groups = np.where(groups == second, first, groups)
+        groups = groups - (groups > second)
+    return groups
+
+
+def _centres(means: Any, weights: Any, groups: Any) -> Tuple[Any, Any]:
+    """Centres (g, 256) of length 1 of the groups, and how many windows each has."""
+    import numpy as np
+
+    count = int(groups.max()) + 1
+    sums = np.zeros((count, means.shape[1]))
+    np.add.at(sums, groups, means * weights[:, None])
+    return sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9), np.bincount(groups, weights)
+
+
+def turns_of(
+    speech: Sequence[Tuple[int, int]], windows: Sequence[Tuple[int, int]], groups: Sequence[int]
+) -> List[Turn]:
+    """Each 10 ms of speech belongs to the group that most windows over it have. Turns are in ms."""
+    import numpy as np
+
+    count = int(max(groups)) + 1
+    ends = max(end for _, end in windows) + 1
+    votes = np.zeros((ends, count), np.float32)
+    for (start, end), group in zip(windows, groups):
+        middle, half = (start + end) / 2, max(1.0, (end - start) / 2)
+        # A window says most about its middle.
+        votes[start:end, group] += 1.05 - np.abs(np.arange(start, end) + 0.5 - middle) / half
+    owner = votes.argmax(1)
+    turns: List[Tuple[int, int, int]] = []
+    for start_ms, end_ms in speech:
+        start, end = start_ms // 10, max(start_ms // 10 + 1, end_ms // 10)
+        at = start
+        while at < end:
+            to = at
+            while to < end and owner[to] == owner[at]:
+                to += 1
+            turns.append((start_ms if at == start else at * 10, end_ms if to == end else to * 10, int(owner[at])))
+            at = to
+    names: Dict[int, str] = {}
+    for _, _, group in turns:
+        names.setdefault(group, f"S{len(names) + 1}")
+    return [Turn(start, end, names[group]) for start, end, group in turns]
