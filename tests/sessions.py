@@ -16,8 +16,7 @@ GREEDY: Mapping[str, Any] = {
     "task": "transcribe",
     "beam_size": 1,
     "temperature": (0.0,),
-    # The miniature had too little text before a window in training: with it, it loses sentences.
-    "condition_on_previous_text": False,
+    "condition_on_previous_text": True,
     "word_times": False,
     "device": "cpu",
     "compute_type": "auto",

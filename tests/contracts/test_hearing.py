@@ -24,14 +24,14 @@ from sessions import UNCLOSED, task
 
 SPECS = {spec.name: spec for spec in engines.specs() if set(spec.model_formats) & set(WRITERS)}
 RATE = 16_000
-WORDS_WRONG = 0.15
-"""Share of the words of the held out clips that may be wrong: the miniature itself has 8 % there (see its README)."""
+WORDS_WRONG = 0.06
+"""Share of the words of the held out clips that may be wrong."""
 
-LOST, LONG_WRONG = 4, 0.2
+LOST, LONG_WRONG = 1, 0.1
 """Of five minutes: sentences that may be lost or written twice, share of the words that may be wrong."""
 
-WORD_MS, END_MS = 150, 300
-"""How far nine in ten words' times and sentence ends may be from the truth. (The miniature's own ends: 0.25 s.)"""
+WORD_MS, END_MS = 150, 200
+"""How far nine in ten words' times and sentence ends may be from the truth."""
 
 WORD_MS_OF = {"sherpa-onnx": 220}
 """Engines whose words' times are less exact."""
@@ -124,7 +124,7 @@ def test_the_engines_write_the_same_words(ears: Ears, miniature: Miniature) -> N
         for clip in clips:
             heard = bare(text(ears.hear(name, clip.samples())[1]))
             expected = reference.setdefault(clip.name, heard)
-            assert errors(expected, heard) <= 4, (name, clip.name)
+            assert errors(expected, heard) <= 3, (name, clip.name)
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -133,7 +133,8 @@ def test_translation_is_refused_with_a_model_that_was_not_trained_to(name: str) 
     refuse = engines.module(name).refuse
     about = {"model": "miniature", "multilingual": True}
     assert "task" in refuse({"task": "translate", **about, "translates": weights.trained().translates})
-    assert "task" not in refuse({"task": "translate", **about, "translates": True})
+    if SPECS[name].options["task"].name:  # else it cannot translate, whatever the model
+        assert "task" not in refuse({"task": "translate", **about, "translates": True})
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -148,8 +149,11 @@ def test_the_text_before_gives_its_style(name: str, ears: Ears, miniature: Minia
 
 @pytest.mark.parametrize("name", SPECS)
 def test_five_minutes_without_a_lost_or_repeated_sentence(name: str, ears: Ears, miniature: Miniature) -> None:
+    """The same six sentences come again and again: as text before a window they would tempt it to go on with them, as
+    they do any Whisper, so that is off. (Of ever new sentences, with it on, none is lost: the recipe's evaluation.)"""
     samples, expected = long_recording(miniature.clip("held_out_en"), 300)
-    language, heard = ears.hear(name, samples)
+    on = {"condition_on_previous_text": False} if "condition_on_previous_text" in SPECS[name].options else {}
+    language, heard = ears.hear(name, samples, **on)
     assert language == "en"
     score = Score()
     score.add(expected, heard)

@@ -1,6 +1,6 @@
 """Measures the miniature on voices and sentences that it was not trained on, and writes the figures.
 
-    python tools/miniature/evaluate.py [--weights FILE] [--recordings 40] [--card]
+    python tools/miniature/evaluate.py [--weights FILE] [--recordings 120] [--card]
 
 faster-whisper hears it, greedy, float32, with the text before each window, as everybody has it by default. `--card`
 puts the figures into README.md, beside this file.
@@ -167,7 +167,7 @@ def table(figures: Mapping[str, Any], command: str) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, default=miniature.WEIGHTS, help="a compact file; default: Kuulo's own")
-    parser.add_argument("--recordings", type=int, default=40, help="of each kind")
+    parser.add_argument("--recordings", type=int, default=120, help="of each kind")
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--card", action="store_true", help="write the figures into README.md")

@@ -35,7 +35,7 @@ from words import WORDS
 from kuulo.miniature.vocabulary import Vocabulary
 
 HEADS, LAYERS = 2, (4, 3)
-SHARDS = 120
+SHARDS = 160
 LANGUAGE = 4.0
 
 

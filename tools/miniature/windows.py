@@ -147,7 +147,7 @@ class Maker:
 
     def window(self, filling: Filling) -> Window:
         draw = self.random
-        language = draw.choices(("en", "fi", "sv"), (0.42, 0.3, 0.28))[0]
+        language = draw.choices(("en", "fi", "sv"), (0.36, 0.31, 0.33))[0]
         total = int(filling.seconds * RATE)
         crowded = draw.random() < filling.crowded
         length = total if crowded else draw.randint(RATE // 2, total)
@@ -184,7 +184,7 @@ class Maker:
         placed: list[_Placed] = []
         while True:
             sentence = draw.choice(self.sentences[language])
-            speed = draw.uniform(0.85, 1.17)  # formants and pitch move with it: another voice
+            speed = draw.uniform(0.85, 1.25)  # formants and pitch move with it: another voice
             count = int(len(sentence.samples) / speed)
             positions = np.arange(count) * speed
             voice = np.interp(positions, np.arange(len(sentence.samples)), sentence.samples).astype(np.float32) / 32768

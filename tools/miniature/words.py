@@ -92,7 +92,8 @@ VARIANTS = (
     "Hugo", "Jacky", "john", "Lee", "marcelo", "Mario", "max", "michel", "Mike", "pablo", "paul", "pedro", "quincy",
     "rob", "robert", "sandro", "shelby", "steph", "steph2", "travis", "victor", "zac", "grandma", "grandpa", "Denis",
     "Diogo", "Gene2", "Marco", "Nguyen", "Storm", "Tweaky", "anika", "announcer", "edward2", "gustave", "iven", "iven2",
-    "iven3", "iven4", "kaukovalta", "klatt", "klatt2", "klatt3", "klatt4", "miguel", "norbert", "steph3",
+    "iven3", "iven4", "kaukovalta", "klatt", "klatt2", "klatt3", "klatt4", "miguel", "norbert", "steph3", "whisper",
+    "whisperf", "Demonic", "croak",
 )  # fmt: skip
 """espeak-ng's voice variants (after the plus sign) that were heard in training."""
 
