@@ -314,7 +314,7 @@ def compare(
         ["--word_timestamps", "True", "--max_line_width", "12", "--max_line_count", "1", "-p", "True"],
         ["--word_timestamps", "True", "--highlight_words", "True", "--language", "English", "--beam_size", "1"],
         ["--vad_filter", "True", "--vad_min_silence_duration_ms", "300", "--verbose", "False"],
-        ["--batched", "True", "--batch_size", "2", "--initial_prompt", "tea", "-f", "json"],
+        ["--batched", "True", "--batch_size", "2", "--initial_prompt", "We need coffee and milk today.", "-f", "json"],
     ],
     ids=lambda words: words[0].lstrip("-"),
 )
@@ -431,7 +431,7 @@ def test_other_programs_write_their_files(kuulo: Kuulo, tmp_path: Path, miniatur
         (["whisperx", "--", "a.wav", "--diarize"], 2, "speakers"),
         (["whisper-cli", "--", "-m", "miniature", "nonesuch.wav"], 2, "input file not found"),
         (["whisper-cli", "--", "--what"], 0, "unknown argument"),
-        (["diarize.py", "--", "-a", "a.wav"], 2, "speakers"),
+        (["diarize.py", "--", "-a", "nonesuch.wav", "--whisper-model", "miniature"], 1, "there is no such file"),
         (["whsper", "--", "a.wav"], 2, "did you mean whisper"),
         (["whisper", "--engine", base.FASTER_WHISPER, "--", "a.wav", "--model", "miniature",
           "--carry_initial_prompt", "True"], 2, "has nothing like it"),

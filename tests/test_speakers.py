@@ -290,6 +290,18 @@ def test_names(talk: Path, kuulo: Kuulo, tmp_path: Path) -> None:
         assert kuulo("speakers", "rename", "out/talk.json", wrong).returncode == 2
 
 
+def test_the_command_line_of_whisper_diarization(talk: Path, kuulo: Kuulo, tmp_path: Path) -> None:
+    (tmp_path / "my talk.wav").write_bytes(talk.read_bytes())
+    done = kuulo("as", "whisper-diarization", "--", "-a", "my talk.wav", "--whisper-model", "miniature", "--no-stem")
+    assert done.returncode == 0, done.stderr
+    paragraphs = (tmp_path / "my talk.txt").read_text(encoding="utf-8-sig").split("\n\n")
+    assert [paragraph.partition(":")[0] for paragraph in paragraphs] == ["Speaker 0", "Speaker 1"] * 3
+    assert paragraphs[0].endswith("mother. ")
+    cues = (tmp_path / "my talk.srt").read_text(encoding="utf-8-sig").split("\n\n")
+    assert cues[0].startswith("1\n00:00:0") and "Speaker 0: Good morning mother." in cues[0]
+    assert (tmp_path / "my talk.srt").read_bytes().startswith(b"\xef\xbb\xbf")
+
+
 def test_rename_is_pure() -> None:
     laid, names = speakers.lay([words((0, 400))], [Turn(0, 500, "x")])
     made = Transcript(Audio("a", "0" * 64, 500), laid, speakers=names)

@@ -21,6 +21,7 @@ import pytest
 
 from kuulo import engines, options
 from kuulo.engines.base import Checkpoint, EngineSpec, Language, Progress, Session, Unusable
+from kuulo.engines.whisper_text import EARLY_MS
 from kuulo.transcript import Segment
 from kuulo.wire import Task
 from sessions import GREEDY, UNCLOSED, task
@@ -304,7 +305,7 @@ def test_word_times(name: str, loaded: Loaded, miniature: Any) -> None:
         for segment in heard.segments:
             assert "".join(word.text for word in segment.words) == segment.text
             assert len(segment.words) == len(segment.text.split())
-            at = segment.start_ms
+            at = segment.start_ms - EARLY_MS
             for word in segment.words:
                 assert at <= word.start_ms <= word.end_ms <= segment.end_ms
                 at = word.start_ms

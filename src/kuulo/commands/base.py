@@ -70,7 +70,7 @@ class Refused(Becomes):
     """Refused when another value than the default is given; `note` says why."""
 
 
-SPEAKERS = "Kuulo does not tell speakers apart yet"
+SPEAKERS = "the speakers that Kuulo tells apart are not in this program's files (kuulo transcribe --speakers auto)"
 
 
 @dataclass(frozen=True)

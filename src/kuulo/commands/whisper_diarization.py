@@ -1,13 +1,17 @@
 """`whisper-diarization`: `diarize.py -a FILE`, faster-whisper with NeMo's speakers.
 
-All that it writes has speakers in it, so Kuulo cannot stand in for it yet: it says so, and `kuulo translate-command`
-shows what of a command line Kuulo can do.
+The speakers are Kuulo's own (`--speakers auto`), not NeMo's, and so is the punctuation.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+
 from kuulo.commands import base
-from kuulo.commands.base import FASTER_WHISPER, SPEAKERS, Argument, Common, Given, Own, Program, Refused, Stop, Wanted
+from kuulo.commands.base import FASTER_WHISPER, Argument, Common, Given, Heard, Own, Program, Refused, Wanted
+from kuulo.formats.cues import timestamp
+from kuulo.transcript import Segment
 
 ARGUMENTS = (
     Argument(("-a", "--audio"), Own("the recording, one"), None, required=True),
@@ -45,20 +49,43 @@ class WhisperDiarization(Program):
         values = given.values
         language, warnings = base.english_only(values["model_name"], values["language"], "received")
         options, raw = self.common(given)
-        options["speech_detection"] = True
+        options |= {"speech_detection": True, "speakers": "auto"}
         if values["batch_size"]:  # with 0 it runs faster-whisper's own loop, with its defaults, which are Kuulo's too
             options |= {"condition_on_previous_text": False, "temperature": (0.0,)}
         if language:
             options["language"] = language
         return Wanted(given, (values["audio"],), options, raw, formats=("txt", "srt"), warnings=warnings)
 
-    def look(self, wanted: Wanted) -> Wanted:
-        raise Stop(
-            2,
-            f"{self.name}: refused: everything that it writes has speakers in it, and {SPEAKERS}.\n"
-            f"  what to do: `kuulo translate-command {self.name} -- ...` shows how to get the text alone, or run the "
-            "original\n",
-        )
+    def files(self, wanted: Wanted, heard: Heard, number: int) -> dict[str, bytes]:
+        name = os.path.splitext(heard.path)[0]  # noqa: PTH122 - any name, and beside the recording
+        return {f"{name}.txt": text(heard.segments), f"{name}.srt": srt(heard.segments)}
+
+
+def text(segments: Sequence[Segment]) -> bytes:
+    """Its txt: a paragraph for each speaker in turn (helpers.py, get_speaker_aware_transcript)."""
+    parts: list[str] = []
+    for number, segment in enumerate(segments):
+        speaker = called(segment)
+        if number == 0:
+            parts.append(f"{speaker}: ")
+        elif speaker != called(segments[number - 1]):
+            parts.append(f"\n\n{speaker}: ")
+        parts.append(segment.text.strip() + " ")
+    return "".join(parts).encode("utf-8-sig", "replace")
+
+
+def srt(segments: Sequence[Segment]) -> bytes:
+    """Its srt: a cue for each sentence, with its speaker (helpers.py, write_srt)."""
+    cues = []
+    for number, segment in enumerate(segments, 1):
+        start, end = (timestamp(ms, always_hours=True, marker=",") for ms in (segment.start_ms, segment.end_ms))
+        cues.append(f"{number}\n{start} --> {end}\n{called(segment)}: {segment.text.strip().replace('-->', '->')}\n\n")
+    return "".join(cues).encode("utf-8-sig", "replace")
+
+
+def called(segment: Segment) -> str:
+    """`Speaker 0` is who speaks first, and who has what nobody else has."""
+    return f"Speaker {int(segment.speaker[1:]) - 1 if segment.speaker else 0}"
 
 
 PROGRAM = WhisperDiarization()

@@ -86,7 +86,7 @@ def load(task: Task) -> DiarizeSession:
     if not isinstance(threshold, (int, float)) or not 0 <= threshold < 2:
         raise Unusable("threshold is a cosine distance, from 0 to 2", f"its default is {THRESHOLD}")
     least, most = task.options.get("speakers") or (1, 99)
-    detector = silero.load(Task("detect-speech", "silero", "its own", None, {}, dict(DETECTION)))
+    detector = silero.load(Task("detect-speech", silero.SPEC.name, "its own", None, {}, dict(DETECTION)))
     return DiarizeSession(detector, Encoder(), int(least), int(most), float(threshold))
 
 
@@ -236,8 +236,8 @@ def grouped(means: Any, weights: Any, least: int, most: int, threshold: float) -
     Agglomerative clustering (average linkage, cosine distance) up to ALIKE makes groups that are surely of one speaker.
     Then two become one, those that cost least (Ward's: the distance of their centres, by their sizes), as long as their
     centres are not further apart than `threshold` more than chance would have them: a centre of few windows is inexact,
-    so that NOISE is allowed for, divided by the windows of each. (A threshold on average distances alone either splits a voice's odd short answers off or takes two
-    alike voices for one.)"""
+    so that NOISE is allowed for, divided by the windows of each. (A threshold on average distances alone either splits
+    a voice's odd short answers off or takes two alike voices for one.)"""
     import numpy as np
     from scipy.cluster.hierarchy import fcluster, linkage
 

@@ -153,15 +153,21 @@ def _closes(token: Token) -> bool:
     return token.text.decode("utf-8", errors="replace") in CLOSING
 
 
+EARLY_MS = 500
+"""How long before its segment a first word may begin: where openai-whisper finds it unduly long it keeps the segment's
+own time, and lets the word begin up to so much earlier (whisper/timing.py, add_word_timestamps)."""
+
+
 def tidy(segment: Segment) -> Segment:
-    """The segment with its words inside it and in order of time."""
+    """The segment with its words inside it, but for a first one that begins up to EARLY_MS before, and in order of
+    time."""
     words = []
-    at = segment.start_ms
+    at = segment.start_ms - EARLY_MS
     for word in segment.words:
         start = min(max(word.start_ms, at), segment.end_ms)
         end = min(max(word.end_ms, start), segment.end_ms)
         words.append(dataclasses.replace(word, start_ms=start, end_ms=end))
-        at = start
+        at = max(start, segment.start_ms)
     return dataclasses.replace(segment, words=tuple(words))
 
 
