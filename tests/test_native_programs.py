@@ -7,7 +7,6 @@ import json
 import shutil
 import subprocess
 import sys
-import wave
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import recordings
 from kuulo import engines
 from kuulo.engines.base import AUDIO, CommandLine
 from models_fixture import KnownClip, Miniature
@@ -45,10 +45,7 @@ def run(line: CommandLine, audio: Path, *more: str, environment: Mapping[str, st
 
 
 def wav(clip: KnownClip, path: Path) -> Path:
-    with wave.open(str(path), "wb") as out:
-        out.setparams((1, 2, 16_000, 0, "NONE", ""))
-        out.writeframes((clip.samples() * 32767).astype("<i2").tobytes())
-    return path
+    return recordings.wav(path, clip.samples())
 
 
 @pytest.mark.parametrize(("engine", "format_"), [("faster-whisper", "ct2"), ("openai-whisper", "pt")])

@@ -6,7 +6,6 @@ import itertools
 import json
 import random
 import subprocess
-import wave
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import recordings
 from kuulo import speakers
 from kuulo.engines import resemblyzer
 from kuulo.errors import UsageError
@@ -139,17 +139,18 @@ def test_the_bands_are_those_of_librosa() -> None:
     """transformers' filters are made to be librosa's."""
     utils = pytest.importorskip("transformers.audio_utils")
     expected = utils.mel_filter_bank(201, 40, 0.0, 8000.0, 16_000, norm="slaney", mel_scale="slaney").T
-    assert np.abs(resemblyzer.mel_filters() - expected).max() < 1e-6
+    assert np.abs(resemblyzer.Encoder()._filters - expected).max() < 1e-6
 
 
 def test_windows_cover_speech_and_pieces_cover_windows() -> None:
     speech = [(0, 400), (1000, 2600), (3000, 9000), (9500, 9505)]
-    windows = resemblyzer.windows_of(speech)
+    stretches = [resemblyzer.windows_in(stretch) for stretch in speech]
+    windows = [window for stretch in stretches for window in stretch]
     for start_ms, end_ms in speech:
         inside = [w for w in windows if start_ms // 10 <= w[0] < max(end_ms // 10, start_ms // 10 + 1)]
         assert inside[0][0] == start_ms // 10 and inside[-1][1] == max(end_ms // 10, start_ms // 10 + 1)
         assert all(end - start <= resemblyzer.WINDOW for start, end in inside)
-    pieces = resemblyzer.pieces_of(windows, speech)
+    pieces = resemblyzer.pieces_of([len(stretch) for stretch in stretches])
     assert [number for piece in pieces for number in piece] == list(range(len(windows)))
     for piece in pieces:
         assert (
@@ -235,13 +236,7 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = ["good morning mother", "we need coffee and milk today", "three children and two people",
              "happy summer cold winter", "today we study music and language", "always good coffee"]  # fmt: skip
     samples, _ = conversation(["en-us", "en-us+f2"], lines, gap_s=0.8)
-    path = tmp_path_factory.mktemp("talk") / "talk.wav"
-    with wave.open(str(path), "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(RATE)
-        out.writeframes((samples * 32767).astype("<i2").tobytes())
-    return path
+    return recordings.wav(tmp_path_factory.mktemp("talk") / "talk.wav", samples, RATE)
 
 
 @pytest.mark.parametrize("engine", ["faster-whisper", "whisper-cpp"])

@@ -19,6 +19,17 @@ class Machine:
     gpus: int
 
 
+def has_process(pid: int) -> bool:
+    """Whether a process of this number runs here, also one of somebody else's."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def this() -> Machine:
     """The machine that we are on."""
     return Machine(cores(), memory_bytes(), gpus())

@@ -198,8 +198,8 @@ def known_engine(name: str) -> EngineSpec:
         known = [s.name for s in engines.specs()]
         near = difflib.get_close_matches(name, known, n=1)
         do = f"did you mean {near[0]}?" if near else None
-        if recipe.of_program(name):
-            do = f"{name} is the program of the engine {recipe.of_program(name)}: name that"
+        if by_program := recipe.of_program(name):
+            do = f"{name} is the program of the engine {by_program}: name that"
         raise UsageError(f"there is no engine {name!r}", looked_at="kuulo engines: " + ", ".join(known), do=do)
     return spec
 

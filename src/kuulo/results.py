@@ -14,14 +14,15 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
+from typing import Any
 
 import kuulo
-from kuulo import atomic, audio, formats, naming, speakers
+from kuulo import atomic, audio, formats, naming
 from kuulo.errors import CannotRun, InputFailed, KuuloError
 from kuulo.formats import json as master
 from kuulo.note import Note
 from kuulo.plan import Plan
-from kuulo.transcript import Audio, Provenance, Segment, Speaker, Step, Transcript, Word
+from kuulo.transcript import Audio, Provenance, Speaker, Step, Transcript, Word
 from kuulo.work import Work
 
 
@@ -147,12 +148,7 @@ class Results:
 
     def transcript(self, work: Work, device: str | None, compute: str | None) -> Transcript:
         """The transcript of a recording that was heard to its end, on the recording's own clock."""
-        laid: Sequence[Segment] = sorted(work.segments, key=lambda s: s.start_ms)
-        if work.turns is not None:
-            laid, names = speakers.lay(laid, work.turns)
-        else:
-            names = tuple(Speaker(id_, id_) for id_ in dict.fromkeys(s.speaker for s in laid if s.speaker))
-        segments = [s.shifted(work.offset_ms) for s in laid]
+        segments = [s.shifted(work.offset_ms) for s in work.segments]
         with_words = self.plan.options["word_times"]
         segments = [dataclasses.replace(s, words=_rounded(s.words) if with_words else ()) for s in segments]
         return Transcript(
@@ -166,7 +162,7 @@ class Results:
             segments=tuple(segments),
             language=work.language,
             language_confidence=work.confidence,
-            speakers=names,
+            speakers=tuple(Speaker(id_, id_) for id_ in dict.fromkeys(s.speaker for s in segments if s.speaker)),
             provenance=Provenance(
                 kuulo=kuulo.__version__,
                 key=work.key,
@@ -188,7 +184,7 @@ class Results:
                 task="diarize",
                 engine=hello["engine"],
                 engine_version=hello["engine_version"],
-                environment=f"beside Kuulo, Python {hello['python']}, sha256:{hello['environment']}",
+                environment=_environment("beside Kuulo", hello),
                 options={"speakers": self.plan.options["speakers"]},
                 packages=hello["packages"],
             ),
@@ -210,7 +206,7 @@ class Results:
             model_sha256=model.digest if model else None,
             device=device,
             compute_type=compute,
-            environment=f"{where}, Python {hello['python']}, sha256:{hello['environment']}",
+            environment=_environment(where, hello),
             why=plan.why,
             options={**plan.engine_options(), **shaping},
             packages=hello["packages"],
@@ -223,6 +219,11 @@ def _rounded(words: Sequence[Word]) -> tuple[Word, ...]:
     return tuple(
         w if w.confidence is None else dataclasses.replace(w, confidence=round(w.confidence, 4)) for w in words
     )
+
+
+def _environment(where: str, hello: Mapping[str, Any]) -> str:
+    """In which environment a worker was."""
+    return f"{where}, Python {hello['python']}, sha256:{hello['environment']}"
 
 
 def _place(path: Path) -> bytes:

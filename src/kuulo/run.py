@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from kuulo import atomic, audio, engines, naming, report, runtimes, wire, work, workers
+from kuulo import atomic, audio, engines, naming, report, runtimes, speakers, wire, work, workers
 from kuulo.engines.base import SAMPLE_RATE
 from kuulo.errors import CannotRun, InputFailed, KuuloError
 from kuulo.plan import PACK_LONGEST_MS, Plan
@@ -377,6 +377,9 @@ class Run:
 
     def _finish(self, one: Work) -> None:
         """Heard to its end: write its results."""
+        one.segments = sorted(one.segments, key=lambda segment: segment.start_ms)
+        if one.turns is not None:
+            one.segments = list(speakers.lay(one.segments, one.turns)[0])
         transcript = self.results.transcript(one, self.report.device, self.report.compute_type)
         try:
             self.results.write(one, transcript)

@@ -1,7 +1,8 @@
 """Who said what: turns of speakers laid over words. Pure; times in ms.
 
-    speakers   what `--speakers` asks for: none, auto, 2, 2-5
+    parse      what `--speakers` asks for: none, auto, 2, 2-5
     lay        gives each word to a speaker and cuts segments where the speaker changes
+    rename     gives speakers other labels
 
 **A word** belongs to the speaker who has most of it; where two have as much, to the one who spoke the word before, else
 to the one whose turn began first. A word outside every turn belongs to the nearest turn, if that is at most NEAR_MS
@@ -93,19 +94,14 @@ def _pieces(segment: Segment, turns: Sequence[Turn], before: str | None) -> list
     if len(runs) == 1:
         words, speaker = runs[0]
         return [replace(segment, speaker=speaker, words=tuple(replace(w, speaker=speaker) for w in words))]
-    pieces = []
-    for number, (words, speaker) in enumerate(runs):
-        start = segment.start_ms if number == 0 else words[0].start_ms
-        end = segment.end_ms if number == len(runs) - 1 else words[-1].end_ms
-        # Tokens cannot be told apart by word, so a piece keeps the numbers of its window and no tokens.
-        decoding = replace(segment.decoding, tokens=()) if segment.decoding else None
-        text = "".join(word.text for word in words)
-        owned = tuple(replace(word, speaker=speaker) for word in words)
-        pieces.append(
-            replace(segment, start_ms=start, end_ms=max(start, end), text=text, words=owned, speaker=speaker,
-                    decoding=decoding)
-        )  # fmt: skip
-    return pieces
+    pieces = [
+        replace(segment.piece([replace(word, speaker=speaker) for word in words]), speaker=speaker)
+        for words, speaker in runs
+    ]
+    # Where the segment begins and ends is surer than where its words do.
+    pieces[0] = replace(pieces[0], start_ms=segment.start_ms)
+    pieces[-1] = replace(pieces[-1], end_ms=segment.end_ms)
+    return [replace(piece, end_ms=max(piece.start_ms, piece.end_ms)) for piece in pieces]
 
 
 def _runs(words: Sequence[Word], speakers: Sequence[str | None]) -> list[tuple[list[Word], str | None]]:

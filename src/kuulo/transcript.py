@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 SCHEMA = 1
 
@@ -109,6 +109,19 @@ class Segment:
         if known.get("decoding") is not None:
             known["decoding"] = Decoding.from_json(known["decoding"])
         return cls(**known)
+
+    def piece(self, words: Sequence[Word]) -> Segment:
+        """Some of its words, at least one, as a segment from the first's start to the last's end."""
+        # Tokens cannot be told apart by word, so a piece keeps the numbers of its window and no tokens.
+        decoding = dataclasses.replace(self.decoding, tokens=()) if self.decoding else None
+        return dataclasses.replace(
+            self,
+            start_ms=words[0].start_ms,
+            end_ms=words[-1].end_ms,
+            text="".join(word.text for word in words),
+            words=tuple(words),
+            decoding=decoding,
+        )
 
     def shifted(self, by_ms: int) -> Segment:
         """The same segment `by_ms` later."""

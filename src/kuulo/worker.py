@@ -284,8 +284,6 @@ def hand_out(segment: Segment, parts: Tuple[Tuple[str, int, int], ...]) -> List[
     A segment that reaches into one part alone belongs to it, whole: the times of segments are surer than those of
     words. Of one that reaches into several, each word belongs to the part that its middle is in or nearest to, and
     never to an earlier part than the word before it."""
-    import dataclasses
-
     reached = [p for p in parts if _overlap(segment, p) > SLACK_MS]
     if len(reached) < 2 or not segment.words:
         middle = (segment.start_ms + segment.end_ms) / 2
@@ -306,20 +304,7 @@ def hand_out(segment: Segment, parts: Tuple[Tuple[str, int, int], ...]) -> List[
         pieces[-1][1].append(word)
     if len(pieces) == 1:
         return [(pieces[0][0][0], _in_part(segment, pieces[0][0]))]
-    handed = []
-    for part, words in pieces:
-        # Tokens cannot be told apart by word, so a piece keeps the numbers of its window and no tokens.
-        decoding = dataclasses.replace(segment.decoding, tokens=()) if segment.decoding else None
-        piece = dataclasses.replace(
-            segment,
-            start_ms=words[0].start_ms,
-            end_ms=words[-1].end_ms,
-            text="".join(w.text for w in words),
-            words=tuple(words),
-            decoding=decoding,
-        )
-        handed.append((part[0], _in_part(piece, part)))
-    return handed
+    return [(part[0], _in_part(segment.piece(words), part)) for part, words in pieces]
 
 
 def _overlap(segment: Segment, part: Tuple[str, int, int]) -> int:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kuulo.miniature import ggml
 from kuulo.miniature.weights import sinusoids
 
 MELS, POSITIONS, TEXT_POSITIONS = 80, 1500, 448
@@ -135,19 +135,8 @@ def positions(length: int, width: int) -> Tensor:
 
 
 def mel_filters() -> Tensor:
-    """Whisper's mel filters (80, 201): librosa.filters.mel(sr=16000, n_fft=400, n_mels=80), Slaney's scale and norm."""
-    frequencies = np.linspace(0, 8000, 201)
-
-    def to_hz(mel: Any) -> Any:
-        return np.where(mel >= 15, 1000 * np.exp(np.log(6.4) / 27 * (mel - 15)), mel * 200 / 3)
-
-    top = 15 + np.log(8000 / 1000) / (np.log(6.4) / 27)
-    edges = to_hz(np.linspace(0, top, MELS + 2))
-    slopes = edges[:, None] - frequencies[None]
-    widths = np.diff(edges)
-    lower, upper = -slopes[:-2] / widths[:-1, None], slopes[2:] / widths[1:, None]
-    filters = np.maximum(0, np.minimum(lower, upper)) * (2 / (edges[2:] - edges[:-2]))[:, None]
-    return torch.from_numpy(filters.astype(np.float32))
+    """Whisper's mel filters (80, 201)."""
+    return torch.from_numpy(ggml.mel_filters(MELS))
 
 
 def log_mel(samples: Tensor, filters: Tensor) -> Tensor:

@@ -85,19 +85,17 @@ def _show(results: list[Result], whole: Total) -> None:
     for heading in ("file", "words", "WER", "95 %", "CER", "cpWER", "DER", "JER"):
         grid.add_column(heading, justify="left" if heading == "file" else "right", no_wrap=heading != "file")
     for result in results:
-        spoken = result.turns
-        grid.add_row(
-            naming.shown(result.name), str(result.words.count) if result.words else "", _rate(result.words),
-            _range(interval(result.units)), _rate(result.characters), _rate(result.cp),
-            _percent(spoken.rate) if spoken else "", _percent(spoken.jaccard) if spoken else "",
-        )  # fmt: skip
+        grid.add_row(naming.shown(result.name), *_cells(result, interval(result.units)))
     if len(results) > 1:
-        spoken = whole.turns
-        grid.add_row(
-            "all", str(whole.words.count), _rate(whole.words), _range(whole.interval), _rate(whole.characters),
-            _rate(whole.cp), _percent(spoken.rate) if spoken else "", _percent(spoken.jaccard) if spoken else "",
-        )  # fmt: skip
+        grid.add_row("all", *_cells(whole, whole.interval))
     Console(highlight=False).print(grid)
+
+
+def _cells(found: Result | Total, low_high: tuple[float, float] | None) -> list[str]:
+    words, spoken = found.words, found.turns
+    rates = [_rate(words), _range(low_high), _rate(found.characters), _rate(found.cp)]
+    turns = [_percent(spoken.rate), _percent(spoken.jaccard)] if spoken else ["", ""]
+    return [str(words.count) if words else "", *rates, *turns]
 
 
 def _rate(errors: Errors | None) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kuulo import atomic, audio, naming, options, plan, report, site, speakers, survey
+from kuulo import atomic, audio, naming, options, plan, report, site, survey
 from kuulo.commands import writers
 from kuulo.commands.base import Common, Heard, Program, Raw, Stop, Wanted
 from kuulo.errors import CannotRun, OptionRefused
@@ -240,10 +240,7 @@ class Teller:
 def _segments(work: Work, wanted: Wanted) -> list[Any]:
     """A recording's segments on its own clock, with words where they are wanted."""
     found = []
-    heard: Sequence[Any] = work.segments
-    if work.turns is not None:
-        heard, _ = speakers.lay(sorted(heard, key=lambda s: s.start_ms), work.turns)
-    for segment in heard:
+    for segment in work.segments:
         one = segment.shifted(work.offset_ms)
         if one.decoding and work.offset_ms:
             seek = one.decoding.seek + work.offset_ms // 10

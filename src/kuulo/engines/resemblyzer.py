@@ -106,9 +106,10 @@ class DiarizeSession(Session):
         speech = self._detector.detect(samples)
         if not speech:
             return []
-        windows = windows_of(speech)
+        stretches = [windows_in(stretch) for stretch in speech]
+        windows = [window for stretch in stretches for window in stretch]
         embedded = np.concatenate(list(self._embedded(samples, windows)))
-        pieces = pieces_of(windows, speech)
+        pieces = pieces_of([len(stretch) for stretch in stretches])
         means = np.stack([normalised(embedded[list(piece)].mean(0)) for piece in pieces])
         weights = np.array([len(piece) for piece in pieces], float)
         groups = grouped(means, weights, self._least, self._most, self._threshold)
@@ -129,13 +130,14 @@ class Encoder:
 
     def __init__(self) -> None:
         import numpy as np
+        from faster_whisper.feature_extractor import FeatureExtractor
 
         try:
             with np.load(WEIGHTS) as stored:
                 self._weights = {name: stored[name].astype(np.float32) for name in stored.files}
         except (OSError, ValueError, zipfile.BadZipFile) as error:
             raise Unusable(f"the speaker encoder cannot be read: {error}", "install Kuulo anew") from error
-        self._filters = mel_filters()
+        self._filters = FeatureExtractor.get_mel_filters(SAMPLE_RATE, FFT, MELS).astype(np.float32)
         self._hann = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FFT) / FFT)).astype(np.float32)
 
     def bands(self, samples: Any, start: int, end: int) -> Any:
@@ -180,53 +182,34 @@ def _sigmoid(x: Any) -> Any:
     return 0.5 * (1 + np.tanh(0.5 * x))
 
 
-def mel_filters() -> Any:
-    """(MELS, FFT // 2 + 1): Slaney's, as librosa.filters.mel makes them (linear below 1 kHz, logarithmic above)."""
-    import numpy as np
-
-    def mel(hz: Any) -> Any:
-        hz = np.asarray(hz, float)
-        return np.where(hz < 1000, hz * 3 / 200, 15 + np.log(np.maximum(hz, 1000) / 1000) * 27 / np.log(6.4))
-
-    def hertz(mels: Any) -> Any:
-        return np.where(mels < 15, mels * 200 / 3, 1000 * np.exp((mels - 15) * np.log(6.4) / 27))
-
-    edges = hertz(np.linspace(mel(0), mel(SAMPLE_RATE / 2), MELS + 2))
-    bins = np.linspace(0, SAMPLE_RATE / 2, FFT // 2 + 1)
-    rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
-    falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
-    return (np.maximum(0, np.minimum(rising, falling)) * (2 / (edges[2:] - edges[:-2]))[:, None]).astype(np.float32)
-
-
 def normalised(vector: Any) -> Any:
     import numpy as np
 
     return vector / max(float(np.linalg.norm(vector)), 1e-9)
 
 
-def windows_of(speech: Sequence[Tuple[int, int]]) -> List[Tuple[int, int]]:
-    """Windows (start, end) in frames of 10 ms over stretches of speech (ms): STEP apart, the last ends with its
-    stretch; one stretch that is shorter than WINDOW is one window."""
-    windows = []
-    for start_ms, end_ms in speech:
-        start, end = start_ms // 10, max(start_ms // 10 + 1, end_ms // 10)
-        last = max(start, end - WINDOW)
-        places = [*range(start, last, STEP), last]
-        windows += [(place, min(place + WINDOW, end)) for place in places]
-    return windows
+def frames_of(stretch: Tuple[int, int]) -> Tuple[int, int]:
+    """A stretch of speech (ms) in frames of 10 ms, one at least."""
+    start = stretch[0] // 10
+    return start, max(start + 1, stretch[1] // 10)
 
 
-def pieces_of(windows: Sequence[Tuple[int, int]], speech: Sequence[Tuple[int, int]]) -> List[range]:
-    """Windows in a row of one stretch of speech, PIECE at a time, or more of a very long recording."""
-    size = max(PIECE, -(-len(windows) // MOST_PIECES))
-    pieces, first, stretch = [], 0, 0
-    for number, (start, _) in enumerate([*windows, (1 << 60, 0)]):
-        beyond = stretch < len(speech) and start >= max(speech[stretch][0] // 10 + 1, speech[stretch][1] // 10)
-        if number > first and (beyond or number - first == size):
-            pieces.append(range(first, number))
-            first = number
-        if beyond:
-            stretch += 1
+def windows_in(stretch: Tuple[int, int]) -> List[Tuple[int, int]]:
+    """Windows (start, end) in frames over a stretch of speech (ms): STEP apart, the last ends with it; one that is
+    shorter than WINDOW is one window."""
+    start, end = frames_of(stretch)
+    last = max(start, end - WINDOW)
+    return [(place, min(place + WINDOW, end)) for place in (*range(start, last, STEP), last)]
+
+
+def pieces_of(counts: Sequence[int]) -> List[range]:
+    """Windows in a row of one stretch of speech, PIECE at a time, or more of a very long recording. `counts`: how many
+    windows each stretch has."""
+    size = max(PIECE, -(-sum(counts) // MOST_PIECES))
+    pieces, first = [], 0
+    for count in counts:
+        pieces += [range(at, min(at + size, first + count)) for at in range(first, first + count, size)]
+        first += count
     return pieces
 
 
@@ -290,7 +273,7 @@ def turns_of(
     owner = votes.argmax(1)
     turns: List[Tuple[int, int, int]] = []
     for start_ms, end_ms in speech:
-        start, end = start_ms // 10, max(start_ms // 10 + 1, end_ms // 10)
+        start, end = frames_of((start_ms, end_ms))
         at = start
         while at < end:
             to = at

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kuulo import atomic
+from kuulo import atomic, machine
 from kuulo.errors import CannotRun, EngineMissing
 
 VARIABLE = "KUULO_ENVIRONMENTS"
@@ -166,20 +166,11 @@ def _in_work(build: Path) -> bool:
         began, host, pid = build.stat().st_mtime, "", 0
     if host != socket.gethostname():
         return time.time() - began < ABANDONED_SECONDS
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return machine.has_process(pid)
 
 
-def remove(home: Path) -> bool:
-    """Removes an engine's environment and all its builds; whether there was one. The state goes first: what is left
-    when this is interrupted is half built, and swept. Raises OSError."""
-    if not home.is_dir():
-        return False
+def remove(home: Path) -> None:
+    """Removes an engine's environment and all its builds. The state goes first: what is left when this is interrupted
+    is half built, and swept. Raises OSError."""
     (home / STATE).unlink(missing_ok=True)
     shutil.rmtree(home)
-    return True

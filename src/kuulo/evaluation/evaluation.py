@@ -54,7 +54,8 @@ def evaluate(reference: Path, heard: Path, options: Options) -> Result:
             f"{reference.name} and {heard.name} have nothing in common that can be compared",
             do="both need text, or both speakers with times",
         )
-    result = Result(heard.name, turns=_compare_turns(ours, theirs, options) if timed else None)
+    spoken = turns.compare(ours, theirs, options.collar_s, options.skip_overlap) if timed else None
+    result = Result(heard.name, turns=spoken)
     if not texted:
         return result
     split = [texts.words(line.text or "", options.normalisation) for line in ours]
@@ -72,10 +73,6 @@ def evaluate(reference: Path, heard: Path, options: Options) -> Result:
     )
 
 
-def _compare_turns(ours: Sequence[Line], theirs: Sequence[Line], options: Options) -> TurnErrors:
-    return turns.compare(ours, theirs, options.collar_s, options.skip_overlap)
-
-
 def in_time(lines: Sequence[Line]) -> list[Line]:
     """By start, where all have one; else as the file has them."""
     if any(line.start_ms is None for line in lines):
@@ -90,27 +87,25 @@ def _by_speaker(lines: Sequence[Line], options: Options) -> dict[str, list[str]]
     return found
 
 
+WRONG = {"equal": Errors(), "substitute": Errors(substitutions=1), "delete": Errors(deletions=1)}
+"""What a word of the reference counts, by the kind of its piece."""
+
+
 def by_line(pieces: Sequence[Piece], lengths: Sequence[int]) -> list[Errors]:
     """The errors of each line of the reference; a word too many is of the line of the word before it."""
-    ends = [sum(lengths[: number + 1]) for number in range(len(lengths))]
     found = [Errors(count=length) for length in lengths]
     if not found:
         return [texts.errors_of(pieces)]
+    owners = [number for number, length in enumerate(lengths) for _ in range(length)]
     at = line = 0
-
-    def add(more: Errors, place: int) -> None:
-        found[place] += more
-
     for piece in pieces:
         if piece.kind == "insert":
-            add(Errors(insertions=len(piece.heard)), line)
+            found[line] += Errors(insertions=len(piece.heard))
             continue
-        for _ in piece.reference:
-            while at >= ends[line]:
-                line += 1
-            if piece.kind != "equal":
-                add(Errors(**{"substitutions" if piece.kind == "substitute" else "deletions": 1}), line)
-            at += 1
+        wrong = WRONG[piece.kind]
+        for line in owners[at : at + len(piece.reference)]:
+            found[line] += wrong
+        at += len(piece.reference)
     return found
 
 
