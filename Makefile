@@ -20,7 +20,7 @@ pip := $(bin)/python -m pip --quiet --disable-pip-version-check install
 
 digest = $(shell cat $(1) | sha256sum | cut -c1-16)
 dev_files := requirements-dev.txt requirements-dev-bare.txt
-# Wheels for the tests of environments, fetched beforehand: tests have no network.
+# Wheels for the tests of environments, and ELAN's schema in pympi's sources, fetched beforehand: tests have no network.
 wheel_files := src/kuulo/environments/whisper-cpp/any.lock tests/environments/sherpa-onnx.lock
 base_stamp := $(VENV)/.kuulo-base-$(call digest,pyproject.toml)
 dev_stamp := $(VENV)/.kuulo-dev-$(call digest,pyproject.toml $(dev_files) $(wheel_files))
@@ -76,6 +76,8 @@ $(dev_stamp): | $(bin)/python
 	@rm -rf $(VENV)/bundle && $(bin)/kuulo engines bundle whisper-cpp -o $(VENV)/bundle >/dev/null
 	@$(bin)/python -m pip --quiet --disable-pip-version-check download --no-deps -d $(VENV)/bundle/wheels \
 		-r tests/environments/sherpa-onnx.lock
+	@$(bin)/python -m pip --quiet --disable-pip-version-check download --no-deps --no-binary :all: \
+		-d $(VENV)/schemas pympi-ling==1.71
 	@rm -f $(VENV)/.kuulo-dev-* && touch $@ $(base_stamp) && $(call linked)
 
 $(base_stamp): | $(bin)/python

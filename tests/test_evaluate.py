@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kuulo import formats
 from kuulo.evaluation import evaluation, lines, texts, turns
 from kuulo.evaluation.evaluation import Options
 from kuulo.evaluation.lines import Line
 from kuulo.evaluation.page import page, rows
 from kuulo.evaluation.texts import Errors, Piece
+from kuulo.formats import Layout
+from kuulo.transcript import Segment, Speaker
+from test_formats import ANNA_AND_BO
 
 Kuulo = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -30,6 +35,22 @@ def test_words_are_compared_without_case_and_punctuation() -> None:
     assert texts.words("ｆｕｌｌ e\u0301") == ["full", "é"], "NFKC"
     assert texts.words(said, "none") == said.split()
     assert texts.words(" ... ") == []
+
+
+@pytest.mark.parametrize("format_", ["eaf", "textgrid"])
+def test_the_tiers_of_elan_and_praat_are_speakers(format_: str, tmp_path: Path) -> None:
+    said = (
+        Segment(0, 1_000, " Good morning.", (), "S1"),
+        Segment(900, 2_000, " Oh, yes.", (), "S2"),
+        Segment(2_500, 3_000, " Nobody knows.", ()),
+    )
+    path = tmp_path / f"talk{formats.spec(format_).extension}"
+    transcript = replace(ANNA_AND_BO, segments=said, speakers=(Speaker("S1", "Anna"), Speaker("S2", "Bo")))
+    path.write_bytes(formats.render(format_, transcript, Layout()))
+    assert lines.read(path) == [
+        Line("Good morning.", "Anna", 0, 1_000), Line("Oh, yes.", "Bo", 900, 2_000),
+        Line("Nobody knows.", "", 2_500, 3_000),
+    ]  # fmt: skip
 
 
 def errors(reference: str, heard: str) -> Errors:

@@ -290,6 +290,11 @@ ANNA_AND_BO = said(
 
 def test_speakers_in_text_and_subtitles() -> None:
     assert text_of("txt", ANNA_AND_BO) == "Anna: Hyvää päivää.\nBo --> <x>: Kiitos & hei <vaan>.\nole hyvä\n"
+    assert text_of("tsv", ANNA_AND_BO).splitlines()[1:] == [
+        "0\t1000\tAnna: Hyvää päivää.",
+        "1000\t2000\tBo --> <x>: Kiitos & hei <vaan>.",
+        "2000\t3000\tole hyvä",
+    ]
     assert text_of("srt", ANNA_AND_BO) == (
         "1\n00:00:00,000 --> 00:00:01,000\nAnna: Hyvää päivää.\n\n"
         "2\n00:00:01,000 --> 00:00:02,000\nBo -> <x>: Kiitos & hei <vaan>.\n\n"

@@ -55,10 +55,14 @@ def _relative(path: Path, base: Path | None) -> PurePath:
     return PurePath(path.relative_to(base)) if base else PurePath(path.name)
 
 
+INNER = (".audacity", ".f4", ".nvivo", ".timestamps", ".whisper")
+"""What some formats have before their last extension: NAME.whisper.json, NAME.f4.txt."""
+
+
 def _reserved(name: PurePath) -> bool:
     """Whether results of this name would be taken for others: the run's report.json, or another's NAME.whisper.json."""
     folded = str(name).casefold()
-    return folded == "report" or folded.endswith(".whisper")
+    return folded == "report" or folded.endswith(INNER)
 
 
 def _collisions(names: Sequence[PurePath]) -> list[list[int]]:

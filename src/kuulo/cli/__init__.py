@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "explain": ("kuulo.cli.explain:explain", "What an engine makes of the common options; the native call."),
     "export": ("kuulo.cli.export:export", "Write a transcript in other formats."),
     "formats": ("kuulo.cli.export:formats", "Which output formats there are."),
+    "import": ("kuulo.cli.import_:import_", "Take an edited srt, vtt, TextGrid, eaf or docx into the master copy."),
     "models": ("kuulo.cli.models:models", "Models: list, pull, add, verify, remove."),
     "run": ("kuulo.cli.run:run", "An engine's own program, with its own arguments."),
     "shims": ("kuulo.cli.shims:shims", "Commands with the other programs' names: install, list, remove."),

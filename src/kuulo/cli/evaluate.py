@@ -38,7 +38,7 @@ def evaluate(
 
     Word and character error rate (WER, CER) where both have text; cpWER where both have speakers; diarization and
     Jaccard error rate (DER, JER) where both have speakers with times. References and transcripts are Kuulo's JSON or
-    whisper's, txt, stm, ctm or rttm. Files of two folders belong together by their names without ending.
+    whisper's, txt, stm, ctm, rttm, eaf or TextGrid. Files of two folders belong together by their names without ending.
 
     \b
     kuulo evaluate reference.txt out/interview.json

@@ -91,6 +91,18 @@ def _rttm(path: Path) -> list[Line]:
     ]
 
 
+def _tiers(path: Path) -> list[Line]:
+    """ELAN's or Praat's tiers, each a speaker's; the tier that Kuulo writes for nobody is nobody's."""
+    from kuulo import imports
+    from kuulo.formats.spoken import NOBODY
+
+    return [
+        Line(" ".join(found.text.split()), "" if found.speaker == NOBODY else found.speaker or "",
+             found.start_ms, found.end_ms)
+        for found in imports.read(path)
+    ]  # fmt: skip
+
+
 def _rows(path: Path, least: int) -> list[list[str]]:
     rows = []
     for number, line in enumerate(_text(path).splitlines(), 1):
@@ -111,9 +123,11 @@ def _ms(seconds: object) -> int:
 
 READERS: Mapping[str, Callable[[Path], list[Line]]] = {
     ".ctm": _ctm,
+    ".eaf": _tiers,
     ".json": _json,
     ".rttm": _rttm,
     ".stm": _stm,
+    ".textgrid": _tiers,
     ".txt": _txt,
 }
 

@@ -2,13 +2,13 @@
 
     [00:01:05] Anna: Hyvää päivää, kiitos.
 
+Lines are numbered in the margin, through the whole document, so that a passage can be quoted by its line.
 The same transcript gives the same bytes: no time of writing is in the file.
 """
 
 from __future__ import annotations
 
 import io
-import re
 import unicodedata
 import zipfile
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from kuulo import languages
 from kuulo.formats import Layout
 from kuulo.formats.labels import labels, one_line
+from kuulo.formats.spoken import xml
 from kuulo.transcript import Transcript
 
 if TYPE_CHECKING:
@@ -28,10 +29,6 @@ LONG_AGO = datetime(1980, 1, 1, tzinfo=UTC)
 PROPERTY_LENGTH = 255
 """Characters that a document property may have."""
 
-# What XML 1.0 cannot hold, also escaped (https://www.w3.org/TR/xml/#charsets), and the separators that python-docx
-# would not take for line breaks.
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-
 
 def render(transcript: Transcript, layout: Layout) -> bytes:
     """The file's content. Characters that XML cannot hold become U+FFFD."""
@@ -40,8 +37,8 @@ def render(transcript: Transcript, layout: Layout) -> bytes:
 
     document = docx.Document()
     _describe(document.core_properties, transcript)
-    document.add_heading(_xml(one_line(transcript.audio.name)), level=0)
-    document.add_paragraph(_xml(_about(transcript)), style="Subtitle")
+    _unnumbered(document.add_heading(xml(one_line(transcript.audio.name)), level=0))
+    _unnumbered(document.add_paragraph(xml(_about(transcript)), style="Subtitle"))
     label = labels(transcript)
     grey = RGBColor(0x6B, 0x6B, 0x6B)
     for segment in transcript.segments:
@@ -51,26 +48,27 @@ def render(transcript: Transcript, layout: Layout) -> bytes:
         paragraph = document.add_paragraph()
         paragraph.add_run(f"[{_clock(segment.start_ms)}] ").font.color.rgb = grey
         if speaker := label(segment.speaker):
-            paragraph.add_run(_xml(f"{speaker}: ")).bold = True
-        paragraph.add_run(_xml(text))
+            paragraph.add_run(xml(f"{speaker}: ")).bold = True
+        paragraph.add_run(xml(text))
         if _is_right_to_left(text):
             _turn(paragraph)
+    _number_lines(document)
     return _same_bytes(document)
 
 
 def _describe(properties: Any, transcript: Transcript) -> None:
     """Document properties from the transcript alone."""
-    written = _started(transcript)
+    written = started(transcript)
     properties.author = "Kuulo"
     properties.comments = ""
-    properties.title = _xml(one_line(transcript.audio.name))[:PROPERTY_LENGTH]
-    properties.language = _xml(transcript.language or "")[:PROPERTY_LENGTH]
+    properties.title = xml(one_line(transcript.audio.name))[:PROPERTY_LENGTH]
+    properties.language = xml(transcript.language or "")[:PROPERTY_LENGTH]
     properties.created = written
     properties.modified = written
     properties.revision = 1
 
 
-def _started(transcript: Transcript) -> datetime:
+def started(transcript: Transcript) -> datetime:
     """When the recording was transcribed, in UTC; LONG_AGO when that was not noted."""
     noted = transcript.provenance.started if transcript.provenance else None
     try:
@@ -97,10 +95,6 @@ def _clock(ms: int) -> str:
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d}"
 
 
-def _xml(text: str) -> str:
-    return _NOT_XML.sub("\ufffd", text)
-
-
 def _is_right_to_left(text: str) -> bool:
     """Whether the first letter with a direction runs from right to left, as Unicode's rule P2 has it."""
     for character in text:
@@ -118,6 +112,27 @@ def _turn(paragraph: Paragraph) -> None:
         OxmlElement("w:bidi"), "w:adjustRightInd", "w:snapToGrid", "w:spacing", "w:ind", "w:jc", "w:rPr"
     )
     paragraph.runs[-1].font.rtl = True
+
+
+def _unnumbered(paragraph: Paragraph) -> None:
+    from docx.oxml import OxmlElement
+
+    paragraph._p.get_or_add_pPr().insert_element_before(
+        OxmlElement("w:suppressLineNumbers"), "w:bidi", "w:spacing", "w:ind", "w:jc", "w:rPr"
+    )
+
+
+def _number_lines(document: Any) -> None:
+    """Line numbers in the margin that go on from page to page. Word counts the lines itself."""
+    from docx.oxml import OxmlElement
+    from docx.oxml.ns import qn
+
+    numbers = OxmlElement("w:lnNumType")
+    numbers.set(qn("w:countBy"), "1")
+    numbers.set(qn("w:restart"), "continuous")
+    section = document.sections[0]._sectPr
+    before = [section.find(qn(name)) for name in ("w:pgNumType", "w:cols", "w:docGrid")]
+    next(e for e in before if e is not None).addprevious(numbers)
 
 
 def _same_bytes(document: Any) -> bytes:

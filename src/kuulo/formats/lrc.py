@@ -1,13 +1,13 @@
 """Lyrics: `[mm:ss.xx]text`, xx being hundredths of a second. Minutes may pass 99; there are no hours.
 
-A segment without text has no line, since players would show an empty one. Line breaks become spaces: a line without
-a time belongs to nothing.
+A speaker is "Anna: " before the words. A segment without text has no line, since players would
+show an empty one. Line breaks become spaces: a line without a time belongs to nothing.
 """
 
 from __future__ import annotations
 
 from kuulo.formats import Layout
-from kuulo.formats.labels import one_line
+from kuulo.formats.labels import labels, one_line
 from kuulo.transcript import Transcript
 
 
@@ -17,8 +17,9 @@ def render(transcript: Transcript, layout: Layout) -> str:
     # A bracket would end the tag.
     title = one_line(transcript.audio.name).replace("[", "(").replace("]", ")")
     head = f"[ti:{title}]\n[length:{minutes:02d}:{seconds:02d}]\n"
-    lines = ((s.start_ms, one_line(s.text)) for s in transcript.segments)
-    return head + "".join(f"[{_time(ms)}]{_text(text)}\n" for ms, text in lines if text)
+    label = labels(transcript)
+    lines = ((s.start_ms, label(s.speaker), one_line(s.text)) for s in transcript.segments)
+    return head + "".join(f"[{_time(ms)}]{_text(speaker, text)}\n" for ms, speaker, text in lines if text)
 
 
 def _time(ms: int) -> str:
@@ -26,6 +27,7 @@ def _time(ms: int) -> str:
     return f"{minutes:02d}:{hundredths // 100:02d}.{hundredths % 100:02d}"
 
 
-def _text(text: str) -> str:
+def _text(speaker: str, text: str) -> str:
     """A space keeps "[Music]" apart from the time, so that no player takes it for a second tag."""
+    text = f"{speaker}: {text}" if speaker else text
     return " " + text if text.startswith("[") else text

@@ -1,0 +1,139 @@
+"""`kuulo import`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kuulo.errors import CannotRun, UsageError
+
+if TYPE_CHECKING:
+    from kuulo.imports.merge import Changes
+    from kuulo.transcript import Transcript
+
+MOST_SHOWN = 20
+"""Times of changes that are shown."""
+
+FEWEST_WORDS, LEAST_SHARE = 20, 0.3
+"""With as many words in the master, and fewer than this share of them found again, the file is probably another's."""
+
+
+@click.command(name="import")
+@click.argument("master", metavar="MASTER.json", type=click.Path(path_type=Path))
+@click.argument("edited", metavar="EDITED.{srt,vtt,TextGrid,eaf,docx}", type=click.Path(path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Say what would change, and write nothing.")
+@click.option(
+    "--without", multiple=True, metavar="NAME",
+    help="A tier or speaker of the edited file to leave out, as one that was added for notes. May be given often.",
+)  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Write formats anew also where they hold something else, EDITED too.")
+@click.option("--force", is_flag=True, help="Import although hardly a word is the same.")
+def import_(master: Path, edited: Path, dry_run: bool, without: tuple[str, ...], overwrite: bool, force: bool) -> None:
+    """Take what was edited in a subtitle editor, Praat, ELAN or Word into the master copy.
+
+    Words that are still there keep their times. The master copy is written, and every format of it that is beside it
+    and was not edited.
+
+    \b
+    kuulo import out/interview.json interview.docx --dry-run
+    kuulo import out/interview.json interview.eaf --without notes
+    """
+    from kuulo import imports
+    from kuulo.formats.json import read_master
+    from kuulo.imports.merge import merge
+
+    before = read_master(master)
+    stretches = imports.read(edited)
+    names = {s.speaker for s in stretches}
+    if unknown := sorted(set(without) - {n for n in names if n}):
+        raise UsageError(
+            f"there is no tier or speaker {unknown[0]!r} in the edited file",
+            looked_at=", ".join(sorted(n for n in names if n)) or "it has no names",
+        )
+    after, changes = merge(before, [s for s in stretches if s.speaker not in without])
+    _check(changes, edited, force)
+    for line in _summary(changes):
+        click.echo(line)
+    if changes.nothing or dry_run:
+        return
+    _write(master, edited, before, _noted(after, edited, changes), overwrite)
+
+
+def _check(changes: Changes, edited: Path, force: bool) -> None:
+    """Raises UsageError when the file seems to be another recording's."""
+    words = changes.words_kept + changes.words_gone
+    if not force and words >= FEWEST_WORDS and changes.words_kept < LEAST_SHARE * words:
+        from kuulo import naming
+
+        raise UsageError(
+            "the edited file seems to be of another recording",
+            looked_at=f"{naming.shown(edited)}: {changes.words_kept} of the {words} words are in it, near their times",
+            do="look whether the two belong together; --force imports it all the same",
+        )
+
+
+def _summary(changes: Changes) -> list[str]:
+    """What changes, without the words themselves: these are not for the logs of a job."""
+    if changes.nothing:
+        return ["nothing was edited"]
+    lines = [
+        f"words: {changes.words_kept} kept, {changes.words_new} new, {changes.words_gone} gone",
+        f"segments: {changes.segments_same} as they were, {changes.segments_changed} edited, "
+        f"{changes.segments_gone} gone; {changes.speakers_changed} with another speaker",
+    ]
+    if changes.new_speakers:
+        from kuulo import naming
+
+        lines.append("new speakers: " + ", ".join(map(naming.shown, changes.new_speakers)))
+    places = [f"{ms // 3_600_000}:{ms // 60_000 % 60:02d}:{ms // 1000 % 60:02d}" for ms in sorted(changes.places)]
+    places = list(dict.fromkeys(places))
+    more = f" and {len(places) - MOST_SHOWN} more" if len(places) > MOST_SHOWN else ""
+    return [*lines, "at " + " ".join(places[:MOST_SHOWN]) + more]
+
+
+def _noted(transcript: Transcript, edited: Path, changes: Changes) -> Transcript:
+    """The transcript with a step in its provenance that says that it was edited."""
+    import kuulo
+    from kuulo import naming
+    from kuulo.transcript import Provenance, Step
+
+    counts = {"kept": changes.words_kept, "new": changes.words_new, "gone": changes.words_gone}
+    step = Step("edit", "kuulo import", kuulo.__version__, options={"file": naming.shown(edited.name), **counts})
+    origin = transcript.provenance or Provenance(kuulo.__version__, "")
+    return replace(transcript, provenance=replace(origin, steps=(*origin.steps, step)))
+
+
+def _write(master: Path, edited: Path, before: Transcript, after: Transcript, overwrite: bool) -> None:
+    """The master copy, then the formats beside it. Those that are not what the old master gave hold somebody's work,
+    or another layout: they are left alone and named. Raises CannotRun."""
+    from kuulo import atomic, formats, naming
+    from kuulo.formats import Layout
+
+    stem = master.name.removesuffix(".json")
+    beside = [(name, master.with_name(stem + formats.spec(name).extension)) for name in formats.names()]
+    contents = [(master, formats.render("json", after, Layout()))]
+    left = []
+    try:
+        for name, path in beside:
+            if name == "json" or not path.is_file():
+                continue
+            if overwrite or path.read_bytes() == formats.render(name, before, Layout()):
+                contents.append((path, formats.render(name, after, Layout())))
+            elif path.resolve() != edited.resolve():
+                left.append(path)
+        for path, content in contents:
+            atomic.write_bytes(path, content)
+            click.echo(f"wrote {naming.shown(path)}", err=True)
+    except OSError as error:
+        raise CannotRun(
+            f"it cannot be written: {error.strerror or error}", looked_at=naming.shown(error.filename or master)
+        ) from error
+    for path in left:
+        click.echo(
+            f"left alone, edited or of another layout: {naming.shown(path)} (kuulo export {naming.shown(master)} "
+            "--overwrite writes it anew)",
+            err=True,
+        )

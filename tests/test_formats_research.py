@@ -1,0 +1,362 @@
+"""The formats of researchers' programs, read back by other people's parsers."""
+
+from __future__ import annotations
+
+import html.parser
+import itertools
+import re
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given, settings
+
+from kuulo import formats, naming
+from kuulo.formats.labels import labels
+from kuulo.formats.spoken import NOBODY, lines, tiers, xml
+from kuulo.transcript import Segment, Speaker, Transcript, Word
+from test_formats import ANNA_AND_BO, EXAMPLE, PLAIN, QUICK, anything, hearing, said, text_of
+
+LONG = "Ä" * 300
+ODD = said(
+    hearing(" Hyvää päivää, rouva.", 0, 2_000, "S1"),
+    hearing(" Joo <joo> & niin!", 1_500, 2_500, "S2"),
+    Segment(1_600, 1_900, " ilman puhujaa", ()),
+    hearing(" päällä", 1_700, 1_800, "S1"),
+    Segment(3_000, 3_000, " hetki", (), "S3"),
+    Segment(4_000, 5_000, "   ", (), "S1"),
+    hearing(" Yli tunti?", 3_600_000, 3_601_500, "S3"),
+    hearing(" yli sata tuntia", 360_000_000, 360_002_000, "S2"),
+    speakers=(Speaker("S1", 'Anna "Änkkä"'), Speaker("S2", "Bo\n<x>\t&"), Speaker("S3", LONG)),
+)
+"""Overlap (also of a speaker with himself), no speaker, no words, no length, no text, odd names, late times."""
+
+EMPTY = said()
+SUBJECTS = [ANNA_AND_BO, EXAMPLE, ODD, EMPTY]
+NAMES = ["two voices", "example", "odd", "empty"]
+each = pytest.mark.parametrize("subject", SUBJECTS, ids=NAMES)
+
+
+def spoken(subject: Transcript) -> list[tuple[int, int, str, str]]:
+    return [(line.start_ms, line.end_ms, line.speaker, line.text) for line in lines(subject)]
+
+
+def in_time(subject: Transcript) -> list[tuple[int, int, str, str]]:
+    return sorted(spoken(subject))
+
+
+def ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+# ------------------------------------------------------------------ lines and tiers
+
+
+def test_lines_have_length_and_text_and_follow_the_speakers_of_words() -> None:
+    turned = Segment(
+        0, 900, " a b c", (Word(" a", 0, 300), Word(" b", 300, 600, None, "S2"), Word(" c", 600, 900)), "S1"
+    )
+    assert spoken(said(turned)) == [(0, 300, "S1", "a"), (300, 600, "S2", "b"), (600, 900, "S1", "c")]
+    assert spoken(said(Segment(-5, -5, " x\n y ", ()), Segment(1, 2, " ", ()))) == [(0, 1, "", "x y")]
+
+
+@given(anything())
+@QUICK
+def test_tiers_hold_every_line_once_and_none_overlap(subject: Transcript) -> None:
+    found = tiers(subject)
+    held = [(line.start_ms, line.end_ms, line.speaker, line.text) for tier in found for line in tier.lines]
+    assert sorted(held) == in_time(subject)
+    assert len({tier.name for tier in found}) == len(found)
+    for tier in found:
+        assert all(line.speaker == tier.speaker for line in tier.lines)
+        assert all(a.end_ms <= b.start_ms for a, b in itertools.pairwise(tier.lines))
+
+
+def test_a_speaker_who_overlaps_himself_gets_a_further_tier_with_a_name_of_its_own() -> None:
+    subject = said(
+        *(Segment(0, 1_000, f" {n}", (), n) for n in ("S1", "S1", "S2")), Segment(0, 9, " nobody"),
+        speakers=(Speaker("S1", "A"), Speaker("S2", "A (2)")),
+    )  # fmt: skip
+    assert [(t.name, t.speaker) for t in tiers(subject)] == [
+        (NOBODY, ""), ("A", "A"), ("A (3)", "A"), ("A (2)", "A (2)"),
+    ]  # fmt: skip
+    called_so = said(Segment(0, 1, " a", (), NOBODY), Segment(0, 1, " b"))
+    assert sorted(t.name for t in tiers(called_so)) == [NOBODY, f"{NOBODY} (2)"]
+
+
+# ------------------------------------------------------------------ read by other programs' parsers
+
+
+@each
+def test_praat_reads_the_textgrid(subject: Transcript, tmp_path: Path) -> None:
+    parselmouth = pytest.importorskip("parselmouth")
+    call = parselmouth.praat.call
+    path = tmp_path / "a.TextGrid"
+    path.write_bytes(formats.render("textgrid", subject, PLAIN))
+    grid = parselmouth.read(str(path))
+    found = tiers(subject)
+    assert call(grid, "Get number of tiers") == len(found)
+    for number, tier in enumerate(found, start=1):
+        assert call(grid, "Get tier name", number) == tier.name
+        intervals = [
+            (
+                ms(call(grid, "Get start time of interval", number, i)),
+                ms(call(grid, "Get end time of interval", number, i)),
+                call(grid, "Get label of interval", number, i),
+            )
+            for i in range(1, call(grid, "Get number of intervals", number) + 1)
+        ]
+        assert [i for i in intervals if i[2]] == [(line.start_ms, line.end_ms, line.text) for line in tier.lines]
+        assert intervals[0][0] == 0
+        assert all(a[1] == b[0] for a, b in itertools.pairwise(intervals))
+
+
+@each
+def test_pympi_reads_the_eaf(subject: Transcript, tmp_path: Path) -> None:
+    elan = pytest.importorskip("pympi.Elan")
+    path = tmp_path / "a.eaf"
+    path.write_bytes(formats.render("eaf", subject, PLAIN))
+    read = elan.Eaf(str(path))
+    found = tiers(subject)
+    assert list(read.get_tier_names()) == [tier.name for tier in found]
+    for tier in found:
+        assert sorted(read.get_annotation_data_for_tier(tier.name)) == [
+            (line.start_ms, line.end_ms, line.text) for line in tier.lines
+        ]
+        assert read.get_parameters_for_tier(tier.name).get("PARTICIPANT", "") == tier.speaker
+    assert read.media_descriptors[0]["RELATIVE_MEDIA_URL"] == "./interview.m4a"
+
+
+@pytest.fixture(scope="module")
+def eaf_schema() -> Any:
+    """ELAN's schema, which pympi's source archive has among its tests; `make dev` fetches it."""
+    xmlschema = pytest.importorskip("xmlschema")
+    archives = sorted(Path(sys.prefix, "schemas").glob("pympi*.tar.gz"))
+    if not archives:
+        pytest.skip("ELAN's schema is not here: make dev fetches it")
+    with tarfile.open(archives[0]) as archive:
+        (name,) = [name for name in archive.getnames() if name.endswith("/EAFv3.0.xsd")]
+        found = archive.extractfile(name)
+        assert found is not None
+        return xmlschema.XMLSchema(found.read().decode())
+
+
+@each
+def test_the_eaf_is_valid_by_the_published_schema(subject: Transcript, eaf_schema: Any) -> None:
+    content = text_of("eaf", subject)
+    assert [error.reason for error in eaf_schema.iter_errors(content)] == []
+    broken = content.replace("TIME_ORDER", "TIME_ORDERS")
+    assert not eaf_schema.is_valid(broken)
+
+
+@each
+def test_the_eaf_has_the_order_and_the_ids_that_its_schema_asks_for(subject: Transcript) -> None:
+    root = ET.fromstring(text_of("eaf", subject))
+    order = [e.tag for e in root if e.tag != "TIER"]
+    assert order == ["HEADER", "TIME_ORDER", "LINGUISTIC_TYPE"]
+    assert [e.tag for e in root][2:-1] == ["TIER"] * len(tiers(subject))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d", root.get("DATE") or "")
+    ids = [e.get("TIME_SLOT_ID") or e.get("ANNOTATION_ID") for e in root.iter() if len(e.keys()) > 1]
+    known = [i for i in ids if i]
+    assert len(set(known)) == len(known)
+    slots = {e.get("TIME_SLOT_ID"): int(e.get("TIME_VALUE") or -1) for e in root.iter("TIME_SLOT")}
+    assert list(slots.values()) == sorted(slots.values())
+    for a in root.iter("ALIGNABLE_ANNOTATION"):
+        assert slots[a.get("TIME_SLOT_REF1")] < slots[a.get("TIME_SLOT_REF2")]
+
+
+@each
+def test_pylangacq_reads_the_cha(subject: Transcript, tmp_path: Path) -> None:
+    pylangacq = pytest.importorskip("pylangacq")
+    path = tmp_path / "interview.cha"  # CHAT wants the recording's name
+    path.write_bytes(formats.render("cha", subject, PLAIN))
+    read = pylangacq.read_chat(str(path))
+    assert [h.languages for h in read.headers()] == [["fin"]]
+    found = list(read.utterances())
+    assert len(found) == len(lines_with_words(subject))
+    for utterance, (start_ms, end_ms) in zip(found, lines_with_words(subject), strict=True):
+        assert utterance.time_marks == (start_ms, end_ms)
+
+
+def lines_with_words(subject: Transcript) -> list[tuple[int, int]]:
+    """The subjects here have one sentence to a segment."""
+    return [
+        (start, end) for start, end, _, text in sorted(spoken(subject), key=lambda r: r[0]) if re.search(r"\w", text)
+    ]
+
+
+def test_cha_cuts_at_sentences_and_keeps_the_words() -> None:
+    subject = said(Segment(0, 10_000, ' Hei, [Anna] - mitä? Ei mitään!! "Hyvä"... 3.5 kg & niin', (), "S1"))
+    body = [line for line in text_of("cha", subject).splitlines() if line.startswith("*")]
+    assert [re.sub("\x15.*", "", line) for line in body] == [
+        "*SP1:\tHei , Anna mitä ? ", "*SP1:\tEi mitään ! ", "*SP1:\tHyvä . ", "*SP1:\t3_5 kg niin . ",
+    ]  # fmt: skip
+    bounds = [tuple(map(int, re.findall(r"\x15(\d+)_(\d+)\x15", line)[0])) for line in body]
+    assert bounds[0][0] == 0
+    assert bounds[-1][1] == 10_000
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(bounds))
+
+
+@each
+def test_pyannote_reads_the_rttm(subject: Transcript, tmp_path: Path) -> None:
+    util = pytest.importorskip("pyannote.database.util")
+    path = tmp_path / "a.rttm"
+    path.write_bytes(formats.render("rttm", subject, PLAIN))
+    turns = [
+        (ms(turn.start), ms(turn.end), name)
+        for annotation in util.load_rttm(path).values()
+        for turn, _, name in annotation.itertracks(yield_label=True)
+    ]
+    wanted = {(start, end, "_".join(who.split())) for start, end, who, _ in spoken(subject) if who}
+    assert set(turns) == wanted
+
+
+@each
+def test_rttm_and_ctm_are_read_by_kuulo_evaluate(subject: Transcript, tmp_path: Path) -> None:
+    from kuulo.evaluation.lines import read
+
+    for name in ("rttm", "ctm"):
+        (tmp_path / f"a.{name}").write_bytes(formats.render(name, subject, PLAIN))
+    if any(speaker for _, _, speaker, _ in spoken(subject)):
+        assert len(read(tmp_path / "a.rttm")) == sum(1 for _, _, speaker, _ in spoken(subject) if speaker)
+    if subject.segments:
+        words = " ".join(line.text for line in read(tmp_path / "a.ctm")).split()
+        assert sorted(words) == sorted(w for _, _, _, text in spoken(subject) for w in text.split())
+
+
+def test_ctm_gives_words_without_times_their_share() -> None:
+    subject = said(Segment(1_000, 4_000, " a b c"), Segment(500, 900, " x", (Word(" x", 500, 900, 0.256),)))
+    assert text_of("ctm", subject).splitlines() == [
+        "interview 1 0.500 0.400 x 0.26",
+        "interview 1 1.000 1.000 a",
+        "interview 1 2.000 1.000 b",
+        "interview 1 3.000 1.000 c",
+    ]
+
+
+@each
+def test_exb_is_a_timeline_and_tiers_of_its_speakers(subject: Transcript) -> None:
+    root = ET.fromstring(text_of("exb", subject))
+    points = {e.attrib["id"]: ms(float(e.attrib["time"])) for e in root.iter("tli")}
+    assert list(points.values()) == sorted(points.values())
+    names = {e.attrib["id"]: e.findtext("abbreviation") for e in root.iter("speaker")}
+    found = [
+        (
+            points[e.attrib["start"]],
+            points[e.attrib["end"]],
+            names.get(tier.get("speaker", ""), ""),
+            (e.text or "").strip(),
+        )
+        for tier in root.iter("tier")
+        for e in tier.iter("event")
+    ]
+    assert sorted(found) == sorted((s, e, xml(who), xml(text)) for s, e, who, text in spoken(subject))
+
+
+# ------------------------------------------------------------------ text and tables
+
+
+def test_text_with_times_has_the_forms_that_programs_know() -> None:
+    subject = said(Segment(62_345, 3_723_456, " no #1", (), "S1"), speakers=(Speaker("S1", "Anna"),))
+    assert text_of("f4", subject) == "Anna: no ＃1 #01:02:03-4#\n"
+    assert text_of("timestamps", subject) == "[00:01:02] Anna: no #1\n"
+    assert text_of("nvivo", subject) == ("Timespan\tSpeaker\tContent\n00:01:02.3 - 01:02:03.4\tAnna\tno #1\n")
+    assert text_of("audacity", subject) == "62.345\t3723.456\tAnna: no #1\n"
+
+
+@given(anything())
+@settings(QUICK, max_examples=60)
+def test_one_line_of_text_is_one_segment(subject: Transcript) -> None:
+    count = len(spoken(subject))
+    for name, heading in (("f4", 0), ("timestamps", 0), ("nvivo", 1), ("audacity", 0)):
+        rows = text_of(name, subject).split("\n")[heading:-1]
+        assert len(rows) == count, name
+        if name == "f4":
+            assert all(len(re.findall(r"#\d{2,}:\d\d:\d\d-\d#", row)) == 1 for row in rows)
+        if name in ("nvivo", "audacity"):
+            assert {row.count("\t") for row in rows} <= {2}
+    for name in ("eaf", "exb"):
+        ET.fromstring(text_of(name, subject))
+
+
+# ------------------------------------------------------------------ html and docx
+
+
+TAGS = set(re.findall(r"\w+", "html meta title style header h1 audio label input main p button b span script"))
+
+
+class Page(html.parser.HTMLParser):
+    """What a browser would see: tags with their attributes, and the text of the paragraphs."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self._in = 0
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._in += tag == "span"
+
+    def handle_endtag(self, tag: str) -> None:
+        self._in -= tag == "span"
+
+    def handle_data(self, data: str) -> None:
+        if self._in:
+            self.words.append(data)
+
+
+@given(anything())
+@QUICK
+def test_html_escapes_what_people_say_and_loads_nothing(subject: Transcript) -> None:
+    page = Page(text_of("html", subject))
+    assert {tag for tag, _ in page.tags} <= TAGS
+    assert len([t for t, _ in page.tags if t == "p"]) == len(spoken(subject))
+    assert len([t for t, _ in page.tags if t == "script"]) == 1
+    links = [value for _, attrs in page.tags for key, value in attrs.items() if key in ("src", "href")]
+    assert len(links) == 1
+    assert (links[0] or "").startswith("./")
+    assert not re.search(r"[<>\"'\s]", links[0] or "")
+
+
+def test_html_says_the_words_and_where_they_are() -> None:
+    page = Page(text_of("html", ODD))
+    assert page.words == [text for _, _, _, text in spoken(ODD)]
+    starts = [attrs["data-start"] for tag, attrs in page.tags if tag == "p"]
+    assert starts == [str(start) for start, _, _, _ in spoken(ODD)]
+    policy = next(attrs["content"] for tag, attrs in page.tags if tag == "meta" and "http-equiv" in attrs)
+    assert policy is not None
+    assert "default-src 'none'" in policy
+    assert "http" not in policy
+
+
+def test_docx_numbers_its_lines_but_not_the_headings() -> None:
+    import io
+
+    docx: Any = pytest.importorskip("docx")
+    document = docx.Document(io.BytesIO(formats.render("docx", ODD, PLAIN)))
+    section = document.sections[0]._sectPr
+    tags = [child.tag.rpartition("}")[2] for child in section]
+    assert tags.index("pgMar") < tags.index("lnNumType") < tags.index("cols")
+    unnumbered = [bool(p._p.xpath("w:pPr/w:suppressLineNumbers")) for p in document.paragraphs]
+    assert unnumbered == [True, True] + [False] * 7
+    label = labels(ODD)
+    assert document.paragraphs[2].runs[1].text == f"{label('S1')}: "
+
+
+# ------------------------------------------------------------------ names of files
+
+
+def test_no_recordings_name_is_taken_for_anothers_format() -> None:
+    """The result of `a.f4.wav` as txt must not be that of `a.wav` as f4."""
+    inner = {Path(s.extension).stem for s in formats.FORMATS.values() if s.extension.count(".") > 1}
+    assert inner == set(naming.INNER)
+    recordings: list[tuple[Path, Path | None]] = [(Path(f"a{i}.wav"), None) for i in ("", *naming.INNER)]
+    stems = naming.stems(recordings, lambda stem, path: False)
+    names = [f"{stem}{s.extension}" for stem in stems for s in formats.FORMATS.values()]
+    assert len(set(names)) == len(names)
