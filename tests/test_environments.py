@@ -181,13 +181,13 @@ def fake(home: Path, build: str = "abc") -> Environment:
 
 def test_an_environment_is_found_by_its_state_alone(tmp_path: Path) -> None:
     found = Environments((tmp_path / "mine", tmp_path / "site"))
-    assert found.find("whisper-cpp") is None and found.all() == {}
+    assert found.find("whisper-cpp") is None and found.all() == ({}, {})
     installed.begin(tmp_path / "mine" / "whisper-cpp" / "half-built")
     assert found.find("whisper-cpp") is None
     of_site = fake(tmp_path / "site")
     assert found.find("whisper-cpp") == of_site
     mine = fake(tmp_path / "mine")
-    assert found.find("whisper-cpp") == found.all()["whisper-cpp"] == mine, "the nearest wins"
+    assert found.find("whisper-cpp") == found.all()[0]["whisper-cpp"] == mine, "the nearest wins"
     assert not (mine.folder / installed.BUILDING).exists()
 
 
@@ -198,6 +198,26 @@ def test_a_broken_state_is_an_error_that_says_what_to_do(state: str, tmp_path: P
     with pytest.raises(CannotRun) as caught:
         Environments((tmp_path,)).find("whisper-cpp")
     assert "kuulo engines remove whisper-cpp" in str(caught.value)
+
+
+def test_a_broken_state_is_in_the_way_of_its_own_engine_alone(
+    kuulo: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    made = fake(tmp_path / "environments")
+    (made.folder.parent / installed.STATE).write_text("[]")
+    env = {installed.VARIABLE: str(tmp_path / "environments")}
+    listed = kuulo("engines", env=env)
+    assert "the state of the environment of whisper-cpp cannot be read" in listed.stderr
+    assert re.search(r"^whisper-cpp +not installed", listed.stdout, re.MULTILINE)
+    transcribe = ("transcribe", ROOT / "examples" / "jfk.flac", "-m", "miniature", "--dry-run")
+    other = kuulo(*transcribe, "--engine", "faster-whisper", env=env)
+    assert (other.returncode, "whisper-cpp" in other.stderr) == (0, False)
+    unnamed = kuulo(*transcribe, env=env)
+    assert unnamed.returncode == 0
+    assert "environment of whisper-cpp cannot be read" in unnamed.stdout + unnamed.stderr, "it was passed over"
+    own = kuulo(*transcribe, "--engine", "whisper-cpp", env=env)
+    assert own.returncode == CannotRun.exit_code
+    assert "kuulo engines remove whisper-cpp" in own.stderr
 
 
 def test_an_environment_whose_python_is_gone_is_told_of(tmp_path: Path) -> None:
@@ -239,7 +259,7 @@ def test_a_plan_takes_the_environment_before_what_is_beside_kuulo(
         pytest.skip("whisper-cpp is not installed")
     asked = ("transcribe", EXAMPLE, "-e", "whisper-cpp", "-m", "miniature", "--dry-run", "--json")
     beside = json.loads(kuulo(*asked).stdout)
-    assert beside["environment"] is None and beside["worker"][0] == sys.executable
+    assert beside["environment"] is None and Path(beside["worker"][0]).parent == Path(sys.executable).parent
     made = fake(tmp_path / "made")
     inside = json.loads(kuulo(*asked, env={"KUULO_ENVIRONMENTS": str(tmp_path / "made")}).stdout)
     assert inside["environment"]["folder"] == str(made.folder)
@@ -321,7 +341,7 @@ def test_two_engines_that_contradict_each_other_transcribe_side_by_side(
         assert done.returncode == 0, done.stderr
         texts[name] = done.stdout
     assert texts["whisper-cpp"] == texts["sherpa-onnx"] == "Good morning mother.\nAlways good coffee.\n"
-    found = Environments((Path(made["KUULO_ENVIRONMENTS"]),)).all()
+    found = Environments((Path(made["KUULO_ENVIRONMENTS"]),)).all()[0]
     versions = {name: environment.packages["numpy"] for name, environment in found.items()}
     assert versions["sherpa-onnx"] == "1.26.4" and versions["whisper-cpp"].startswith("2.")
     steps = [

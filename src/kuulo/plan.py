@@ -19,7 +19,7 @@ from kuulo import engines, miniature, options, speakers
 from kuulo.engines.base import EngineSpec, Unusable
 from kuulo.environments import recipe
 from kuulo.environments.installed import Environment
-from kuulo.errors import EngineMissing, ModelMissing, OptionRefused, UsageError
+from kuulo.errors import EngineMissing, KuuloError, ModelMissing, OptionRefused, UsageError
 from kuulo.machine import Machine
 from kuulo.site import Settings
 
@@ -66,6 +66,9 @@ class Facts:
     find_model: Any
     stores: str = ""
     environments: Mapping[str, Environment] = field(default_factory=dict)
+    broken: Mapping[str, KuuloError] = field(default_factory=dict)
+    """What is wrong with an engine's environment. The engine counts as not installed, also when it is beside Kuulo too:
+    nobody chose that one."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ def resolve(settings: Settings, facts: Facts, recordings: int = 1) -> Plan:
     check_options(spec, model, settings.values, given)
     workers, threads = share_out(spec, model, settings.values, facts.machine, recordings)
     raw = dict(settings.values["engine_option"] or {})
-    notes = []
+    notes = [] if settings.values["engine"] else [f"{why.what}. {why.do}" for why in facts.broken.values()]
     if spec.quality_note:
         notes.append(f"{spec.quality_note} For a better transcript: {BETTER}")
     if model and model.built_in:
@@ -205,8 +208,11 @@ def known_engine(name: str) -> EngineSpec:
 
 
 def named_engine(name: str, facts: Facts) -> EngineSpec:
-    """The engine of that name; raises UsageError for an unknown one, EngineMissing when it is not installed."""
+    """The engine of that name; raises UsageError for an unknown one, EngineMissing when it is not installed, CannotRun
+    when its environment is broken."""
     spec = known_engine(name)
+    if name in facts.broken:
+        raise facts.broken[name]
     if not facts.installed.get(name):
         raise EngineMissing(
             f"the engine {name} is not installed",

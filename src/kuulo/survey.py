@@ -13,11 +13,14 @@ from kuulo.site import Site
 def facts(site: Site) -> Facts:
     """The Facts of this machine under these settings."""
     stores = site.model_stores()
-    environments = site.environments().all()
+    environments, broken = site.environments().all()
     return Facts(
         machine=machine.this(),
-        installed={s.name: s.name in environments or engines.installed(s) for s in engines.every()},
+        installed={
+            s.name: s.name not in broken and (s.name in environments or engines.installed(s)) for s in engines.every()
+        },
         environments=environments,
+        broken=broken,
         models=[model(ref) for ref in stores.list()],
         find_model=lambda name, formats: model(stores.resolve(name, formats)),
         stores=str(stores),

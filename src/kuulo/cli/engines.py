@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,16 +38,20 @@ def list_(as_json: bool) -> None:
 
 
 def _list(as_json: bool) -> None:
-    rows = _rows()
+    from kuulo import engines as table
+
+    environments, broken = _environments().all()
+    rows = _rows(environments, broken)
+    troubles = [str(trouble) for trouble in (*table.troubles(), *broken.values())]
     if as_json:
-        click.echo(json.dumps({"engines": rows, "troubles": _troubles()}, indent=1))
+        click.echo(json.dumps({"engines": rows, "troubles": troubles}, indent=1))
         return
     _show(rows)
     for row in rows:
-        if not row["version"]:
+        if not row["version"] and row["name"] not in broken:
             by = f"kuulo engines install {row['name']}" if row["installable"] else f"pip install {row['install']}"
             click.echo(f"{row['name']}: {by}")
-    for trouble in _troubles():
+    for trouble in troubles:
         click.echo(click.style(trouble, fg="yellow"), err=True)
 
 
@@ -73,24 +78,16 @@ def _where(row: dict[str, Any]) -> str:
     return "beside Kuulo" if row["version"] else ""
 
 
-def _troubles() -> list[str]:
-    """What is wrong with the engines of other packages."""
-    from kuulo import engines as table
-
-    return [str(trouble) for trouble in table.troubles()]
-
-
-def _rows() -> list[dict[str, Any]]:
+def _rows(environments: Mapping[str, Environment], broken: Container[str]) -> list[dict[str, Any]]:
     from kuulo import engines as table
     from kuulo.environments import recipe
 
-    environments = _environments().all()
     rows = []
     for spec in table.specs():
         version, environment = None, environments.get(spec.name)
         if environment:
             version = environment.packages.get(spec.package, "unknown")
-        elif table.installed(spec):
+        elif spec.name not in broken and table.installed(spec):
             try:
                 version = importlib.metadata.version(spec.package)
             except importlib.metadata.PackageNotFoundError:  # its module is here, from somewhere else

@@ -61,7 +61,7 @@ def resolve(program: Program, wanted: Wanted, files: Site, facts: Facts, engine:
     flags = asked(program, wanted)
     settings = _settle(files, flags)
     chosen = engine or settings.values["engine"]
-    if not chosen and facts.installed.get(program.engine):
+    if not chosen and (facts.installed.get(program.engine) or program.engine in facts.broken):
         chosen = program.engine
     if chosen:
         flags["engine"] = chosen

@@ -81,16 +81,19 @@ class Environments:
                 return found
         return None
 
-    def all(self) -> dict[str, Environment]:
-        """Every engine's environment. Raises as `find`."""
+    def all(self) -> tuple[dict[str, Environment], dict[str, CannotRun]]:
+        """Every engine's environment, and what is wrong with those that cannot be used."""
         found: dict[str, Environment] = {}
-        for folder in self.folders:
-            for path in sorted(folder.glob(f"*/{STATE}")):
-                if path.parent.name not in found:
-                    environment = _read(path.parent)
-                    if environment is not None:
-                        found[environment.engine] = environment
-        return found
+        broken: dict[str, CannotRun] = {}
+        for name in sorted({path.parent.name for folder in self.folders for path in folder.glob(f"*/{STATE}")}):
+            try:
+                environment = self.find(name)
+            except CannotRun as error:
+                broken[name] = error
+            else:
+                if environment is not None:
+                    found[name] = environment
+        return found, broken
 
 
 def environments_from(environ: Mapping[str, str], site: Sequence[Path], user_data_dir: Path) -> Environments:
