@@ -88,9 +88,9 @@ def silent_film(path: Path) -> Path:
 
 
 def wav(path: Path, samples: np.ndarray, rate: int = 16_000) -> Path:
-    """16-bit mono."""
+    """16 bits; `samples` (n,), or (n, channels)."""
     with wave.open(str(path), "wb") as out:
-        out.setnchannels(1)
+        out.setnchannels(1 if samples.ndim == 1 else samples.shape[1])
         out.setsampwidth(2)
         out.setframerate(rate)
         out.writeframes((samples * 32767).astype("<i2").tobytes())

@@ -420,15 +420,20 @@ def test_other_programs_write_their_files(kuulo: Kuulo, tmp_path: Path, miniatur
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["whisper-ctranslate2", "--", "a.wav", "--hf_token", "abc"], 2, "speakers"),
+        (["whisper-ctranslate2", "--", "a.wav", "--live_transcribe", "True"], 2, "--live_transcribe"),
         (["whisper-ctranslate2", "--"], 0, "You need to specify one or more audio files"),
         (["whisper-ctranslate2", "--", "a.wav", "--model_directory", "none"], 0, "does not exists"),
         (["whisper-ctranslate2", "--", "a.wav", "--model", "nonesuch"], 2, "invalid choice: 'nonesuch'"),
+        (["whisper", "--", "a.wav", "--model="], 2, "invalid valid_model_name value"),
         (["whisper", "--", "a.wav", "--model", "nonesuch"], 2, "invalid valid_model_name value"),
         (["whisper", "--", "a.wav", "--highlight_words", "True"], 2, "requires --word_timestamps True"),
         (["whisper", "--", "a.wav", "--clip_timestamps", "1,2,3,4"], 2, "one clip"),
         (["whisper", "--", "nonesuch.wav", "--model", "miniature"], 0, "there is no such file"),
-        (["whisperx", "--", "a.wav", "--diarize"], 2, "speakers"),
+        (["whisperx", "--", "a.wav", "--diarize", "--speaker_embeddings"], 2, "nobody's voice"),
+        (["whisperx", "--", "a.wav", "--model", "miniature", "--diarize", "--min_speakers", "3", "--max_speakers", "2"],
+         2, "no number of speakers"),
+        (["whisper-cli", "--", "-tdrz", "-"], 2, "tdrz"),
+        (["whisper-cli", "--", "-di", "-"], 2, "name a file"),
         (["whisper-cli", "--", "-m", "miniature", "nonesuch.wav"], 2, "input file not found"),
         (["whisper-cli", "--", "--what"], 0, "unknown argument"),
         (["diarize.py", "--", "-a", "nonesuch.wav", "--whisper-model", "miniature"], 1, "there is no such file"),
@@ -449,11 +454,13 @@ def test_what_is_refused_and_how_it_ends(words: list[str], code: int, said: str,
 
 def test_translate_command_says_what_has_no_equivalent(kuulo: Kuulo) -> None:
     done = kuulo(
-        "translate-command", "whisperx 'a b.wav' --compute_type int8 --diarize --hf_token SECRET --beam_size 2"
+        "translate-command",
+        "whisperx 'a b.wav' --compute_type int8 --diarize --min_speakers 2 --suppress_numerals --hf_token SECRET",
     )
     assert done.returncode == 0, done.stderr
     assert "SECRET" not in done.stdout
-    assert "--diarize  ->  -\n      no equivalent: " in done.stdout
+    assert "--suppress_numerals  ->  -\n      no equivalent: " in done.stdout
+    assert "--diarize  ->  --speakers auto" in done.stdout
     assert "--compute_type int8  ->  --compute-type int8" in done.stdout
 
 
@@ -464,6 +471,7 @@ def test_translate_command_says_what_has_no_equivalent(kuulo: Kuulo) -> None:
         "whisper-ctranslate2 'my talk.wav' --model_directory /m/ct2 --local_files_only True --vad_filter True",
         "whisperx a.wav --compute_type int8 --batch_size 4 --no_align -f srt",
         "whisper-ctranslate2 ./-a.wav --batched True --prefix 'Well, yes' -o out",
+        "whisperx a.wav --diarize --max_speakers 4",
     ],
 )
 def test_the_translation_is_a_command_of_kuulos(line: str, kuulo: Kuulo, tmp_path: Path) -> None:

@@ -246,10 +246,30 @@ def decode(
     return Decoded(written, (from_ms or 0), complete=warning is None, warning=warning)
 
 
-class _Reading:
-    """The samples of a stream, and what went wrong on the way."""
+def levels(path: Path, layout: str = "stereo") -> Any:
+    """How loud each channel is: the sums of the samples' sizes (0 to 1) over each 10 ms, a numpy float64 array
+    (frames, channels), the last frame being what is left. `layout` is FFmpeg's name of the channels that are wanted; a
+    recording with one channel has that one in all of them. Raises InputFailed."""
+    import numpy as np
 
-    def __init__(self, path: Path, container: Any, stream: Any) -> None:
+    frame = SAMPLE_RATE // 100
+    with _opened(path) as (container, stream):
+        found, left = [], None
+        for block in _Reading(path, container, stream, layout).blocks():
+            sizes = np.abs(block if left is None else np.concatenate([left, block]))
+            whole = len(sizes) // frame * frame
+            found.append(sizes[:whole].reshape(-1, frame, sizes.shape[1]).sum(1, dtype=np.float64))
+            left = sizes[whole:]
+    if left is None:
+        raise InputFailed("it holds no sound", do="the file may be damaged, or hold no samples")
+    return np.concatenate([*found, left.sum(0, dtype=np.float64, keepdims=True)])
+
+
+class _Reading:
+    """The samples of a stream, and what went wrong on the way. `layout`: FFmpeg's name of the channels they come in."""
+
+    def __init__(self, path: Path, container: Any, stream: Any, layout: str = "mono") -> None:
+        self._layout = layout
         self._container = container
         self._stream = stream
         self._samples = 0
@@ -260,7 +280,7 @@ class _Reading:
         self._cut = container.format.name == "ogg" and _ends_within_page(path)
 
     def blocks(self) -> Iterator[Any]:
-        """numpy float32 arrays (n,), n >= 1."""
+        """numpy float32 arrays, n >= 1: (n,) of mono, else (n, channels)."""
         from av.audio.resampler import AudioResampler
 
         # 16 bits and then float, as Whisper was trained and as its implementations do: equal samples, equal words.
@@ -270,7 +290,7 @@ class _Reading:
             # A resampler takes one kind of frame, but rate and channels may change: joined mp3, radio, broadcasts.
             if kind != (frame.format.name, frame.layout.name, frame.sample_rate):
                 yield from self._rest(resampler)
-                resampler = AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+                resampler = AudioResampler(format="s16", layout=self._layout, rate=SAMPLE_RATE)
                 kind = (frame.format.name, frame.layout.name, frame.sample_rate)
             frame.pts = None
             for made in resampler.resample(frame):
@@ -283,6 +303,8 @@ class _Reading:
 
     def _block(self, frame: Any) -> Iterator[Any]:
         block = frame.to_ndarray().reshape(-1).astype("<f4") / 32768.0
+        if self._layout != "mono":
+            block = block.reshape(-1, frame.layout.nb_channels)
         if len(block):
             self._samples += len(block)
             yield block

@@ -70,7 +70,7 @@ class Refused(Becomes):
     """Refused when another value than the default is given; `note` says why."""
 
 
-SPEAKERS = "the speakers that Kuulo tells apart are not in this program's files (kuulo transcribe --speakers auto)"
+OWN_SPEAKERS = "the speakers are Kuulo's own, which need no token and no model from elsewhere"
 
 
 @dataclass(frozen=True)
@@ -295,8 +295,8 @@ class Program:
         """When the language is known. `probability` is None when it was given."""
         return ""
 
-    def says(self, wanted: Wanted, segment: Segment) -> str:
-        """When a segment was heard."""
+    def says(self, wanted: Wanted, path: str, segment: Segment) -> str:
+        """When a segment was heard in the recording `path`."""
         return ""
 
     def ends(self, wanted: Wanted, path: str) -> str:
@@ -404,7 +404,7 @@ HUB = ("openai/whisper-", "distil-whisper/", "Systran/faster-whisper-", "Systran
 
 def model_name(text: str) -> str:
     """A model as Kuulo names it: a folder or file that is there, or the name in a name of the Hugging Face hub."""
-    if Path(text).exists():
+    if text and Path(text).exists():  # the path of no name is this folder
         return model_path(text)
     for owner in HUB:
         if text.startswith(owner) and "/" not in text[len(owner) :]:
@@ -416,6 +416,18 @@ def model_name(text: str) -> str:
             "Get the model with `kuulo models pull`, or add its folder with `kuulo models add`, and give its name.\n",
         )
     return text
+
+
+def speakers(number: int | None, least: int | None = None, most: int | None = None) -> str:
+    """How many speakers there are, in Kuulo's grammar."""
+    if number or (least and least == most):
+        return str(number or least)
+    return f"{least or 1}-{most or 99}" if least or most else "auto"
+
+
+def speaker_name(speaker: str | None) -> str | None:
+    """A speaker as pyannote names them: S1 is SPEAKER_00."""
+    return f"SPEAKER_{int(speaker[1:]) - 1:02d}" if speaker else None
 
 
 def layout(values: Mapping[str, Any]) -> Layout:

@@ -204,10 +204,13 @@ class Teller:
         if not self._told_language:
             self._told_language = True
             _say(self.program.language(self.wanted, work.language, work.confidence))
+        if to_the_end and self._said and work.turns is not None:
+            return  # all of it was said before the speakers were known; they have cut the segments since
         segments = _segments(work, self.wanted)
         if to_the_end and self._said == 0:
             segments = sorted(segments, key=lambda s: s.start_ms)
-        _say("".join(self.program.says(self.wanted, s) for s in segments[self._said :]))
+        path = self.wanted.audio[self._at]
+        _say("".join(self.program.says(self.wanted, path, s) for s in segments[self._said :]))
         self._said = len(segments)
 
     def _write(self, work: Work, path: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from kuulo import languages
 from kuulo.commands import base
 from kuulo.commands.base import (
-    SPEAKERS,
+    OWN_SPEAKERS,
     TRANSFORMERS,
     Argument,
     Common,
@@ -22,7 +22,8 @@ from kuulo.commands.base import (
     Wanted,
 )
 
-IF_SPEAKERS = Idle("without --hf-token the original does not look at it either")
+IF_SPEAKERS = Own("with --hf-token")
+NO_TOKEN = "no_token"  # noqa: S105 - the default, which is no token
 
 ARGUMENTS = (
     Argument(("--file-name",), Own("the recording; an address is refused"), None, str, required=True),
@@ -39,9 +40,10 @@ ARGUMENTS = (
              bool),
     Argument(("--timestamp",), Own("word: --word-times", lambda kind: ("--word-times",) if kind == "word" else ()),
              "chunk", str, ("chunk", "word")),
-    Argument(("--hf-token",), Refused(f"it asks for speakers, and {SPEAKERS}"), "no_token", str, secret=True),
-    Argument(("--diarization_model",), IF_SPEAKERS,
-             "pyannote/speaker-diarization-3.1", str),
+    Argument(("--hf-token",), Own(f"any word asks for speakers; {OWN_SPEAKERS}. The options for their number make it a "
+             "number or a range", lambda token: ("--speakers", "auto") if token != NO_TOKEN else ()), NO_TOKEN, str,
+             secret=True),
+    Argument(("--diarization_model",), Idle(OWN_SPEAKERS), "pyannote/speaker-diarization-3.1", str),
     Argument(("--num-speakers",), IF_SPEAKERS, None, int),
     Argument(("--min-speakers",), IF_SPEAKERS, None, int),
     Argument(("--max-speakers",), IF_SPEAKERS, None, int),
@@ -78,6 +80,9 @@ class InsanelyFastWhisper(Program):
             options["device"] = f"cuda:{number}" if number.isdigit() else number
         if values["language"] != "None":
             options["language"] = languages.code(values["language"])
+        if values["hf_token"] != NO_TOKEN:
+            number, least, most = (values[f"{n}_speakers"] for n in ("num", "min", "max"))
+            options["speakers"] = base.speakers(number, least, most)
         return Wanted(given, (values["file_name"],), options, raw, formats=("json",))
 
     def _check(self, values: Any) -> None:
@@ -91,16 +96,19 @@ class InsanelyFastWhisper(Program):
             self.error("--min-speakers cannot be greater than --max-speakers.")
 
     def files(self, wanted: Wanted, heard: Heard, number: int) -> dict[str, bytes]:
-        words = [w for s in heard.segments for w in s.words]
-        parts: Any = words if wanted.value("timestamp") == "word" else heard.segments
-        chunks = [{"text": p.text, "timestamp": [p.start_ms / 1000, p.end_ms / 1000]} for p in parts]
-        data = {"speakers": [], "chunks": chunks, "text": "".join(s.text for s in heard.segments)}
+        by_word = wanted.value("timestamp") == "word"
+        parts: list[tuple[str | None, Any]] = [
+            (base.speaker_name(s.speaker), part) for s in heard.segments for part in (s.words if by_word else (s,))
+        ]
+        chunks = [{"text": p.text, "timestamp": [p.start_ms / 1000, p.end_ms / 1000]} for _, p in parts]
+        spoken = [{"speaker": who, **chunk} for (who, _), chunk in zip(parts, chunks, strict=True) if who]
+        data = {"speakers": spoken, "chunks": chunks, "text": "".join(s.text for s in heard.segments)}
         return {wanted.value("transcript_path"): json.dumps(data, ensure_ascii=False).encode("utf-8", "replace")}
 
     def ends(self, wanted: Wanted, path: str) -> str:
-        return (
-            f"Voila!✨ Your file has been transcribed go check it out over here 👉 {wanted.value('transcript_path')}\n"
-        )
+        who = " & speaker segmented" if "speakers" in wanted.options else ""
+        path = wanted.value("transcript_path")
+        return f"Voila!✨ Your file has been transcribed{who} go check it out over here 👉 {path}\n"
 
 
 PROGRAM = InsanelyFastWhisper()

@@ -157,7 +157,7 @@ class Whisper(Program):
 
     def model_type(self, has_model: Callable[[str], bool]) -> Callable[[str], Any]:
         def valid_model_name(name: str) -> str:
-            if name in MODELS or Path(name).exists() or has_model(name):
+            if name in MODELS or (name and Path(name).exists()) or has_model(name):
                 return name
             raise ValueError(f"model should be one of {MODELS} or path to a model checkpoint")
 
@@ -207,7 +207,7 @@ class Whisper(Program):
     def language(self, wanted: Wanted, code: str, probability: float | None) -> str:
         return "" if wanted.value("language") else f"Detected language: {languages.name(code)}\n"
 
-    def says(self, wanted: Wanted, segment: Segment) -> str:
+    def says(self, wanted: Wanted, path: str, segment: Segment) -> str:
         return base.timed(segment) if wanted.value("verbose") else ""
 
     def fails(self, wanted: Wanted, path: str, why: str) -> tuple[str, str]:

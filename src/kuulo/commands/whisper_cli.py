@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from kuulo import languages
+from kuulo import audio, languages
 from kuulo.commands import base
 from kuulo.commands.base import (
-    SPEAKERS,
     WHISPER_CPP,
     Argument,
     Common,
@@ -68,8 +68,10 @@ ARGUMENTS = (
     Argument(("-debug", "--debug-mode"), MESSAGES, False, action="store_true"),
     Argument(("-tr", "--translate"), Common("--task translate", "task", lambda on: "translate" if on else None), False,
              action="store_true"),
-    Argument(("-di", "--diarize"), Refused(SPEAKERS), False, action="store_true"),
-    Argument(("-tdrz", "--tinydiarize"), Refused(SPEAKERS), False, action="store_true"),
+    Argument(("-di", "--diarize"), Own("which of two channels is louder in each segment; kuulo transcribe --speakers "
+             "auto tells voices apart"), False, action="store_true"),
+    Argument(("-tdrz", "--tinydiarize"), Refused("it needs a model that was trained for it (tdrz), which no engine of "
+             "Kuulo's takes"), False, action="store_true"),
     Argument(("-nf", "--no-fallback"), TEMPERATURES, False, action="store_true"),
     Argument(("-otxt", "--output-txt"), Own("NAME.txt", shown("txt")), False, action="store_true"),
     Argument(("-ovtt", "--output-vtt"), Own("NAME.vtt", shown("vtt")), False, action="store_true"),
@@ -128,6 +130,9 @@ ARGUMENTS = (
     Argument(("-vo", "--vad-samples-overlap"), DETECTION, 0.1, float),
 )  # fmt: skip
 
+LOUDER = 1.1
+"""How much louder a channel must be to be the one that speaks (estimate_diarization_speaker in cli.cpp)."""
+
 OUTPUTS = ("txt", "vtt", "srt", "csv", "json", "lrc")
 """In the order in which they are written."""
 
@@ -149,6 +154,7 @@ class WhisperCli(Program):
         "No file is written unless a format is asked for; its name is the recording's whole name and an ending: "
         "a.wav.srt.",
         "A mistake in the command line, a file that is not there and one that cannot be read end with exit code 0.",
+        "--diarize knows no voices: it says which of two channels is louder.",
         "--no-timestamps also takes the decoder's own timestamps away there; with Kuulo it is about what is printed.",
     )
 
@@ -220,11 +226,21 @@ class WhisperCli(Program):
         missing = tuple(f"error: input file not found '{path}'" for path in wanted.audio if path not in there)
         if not there:
             raise Stop(2, "\n".join([*missing, f"error: no input files specified\n{self.usage()}"]))
+        if wanted.value("diarize") and "-" in there:
+            raise Stop(2, "error: --diarize: refused: Kuulo looks at the channels in the file, so name a file, not -\n")
         return dataclasses.replace(wanted, audio=there, warnings=(*wanted.warnings, *missing))
+
+    def channel(self, wanted: Wanted, path: str, segment: Segment) -> str:
+        """The louder channel of a recording in a segment: 0, 1 or ?; empty without --diarize."""
+        if not wanted.value("diarize"):
+            return ""
+        start, end = segment.start_ms // 10, segment.end_ms // 10
+        first, second = _levels(path)[start:end].sum(0)
+        return "0" if first > LOUDER * second else "1" if second > LOUDER * first else "?"
 
     def _model(self, given: Given) -> tuple[str, tuple[str, ...]]:
         path = given.values["model"]
-        if Path(path).exists():
+        if path and Path(path).exists():
             return base.model_path(path), ()
         if "model" not in given.typed:
             return "base.en", (f"{path} is not there: the model base.en of Kuulo's stores is taken",)
@@ -234,8 +250,9 @@ class WhisperCli(Program):
         names = wanted.value("output_file")
         name = names[number] if number < len(names) and names[number] else heard.path
         made = {}
+        channels = [self.channel(wanted, heard.path, segment) for segment in heard.segments]
         for format_ in wanted.formats:
-            text = RENDER[format_](wanted, heard).encode("utf-8", "replace")
+            text = RENDER[format_](wanted, heard, channels).encode("utf-8", "replace")
             if name == "-":
                 return {"-": text}
             made[f"{name}.{format_}"] = text
@@ -244,12 +261,13 @@ class WhisperCli(Program):
     def begins(self, wanted: Wanted, path: str) -> str:
         return "" if "-" in wanted.value("output_file") else "\n"
 
-    def says(self, wanted: Wanted, segment: Segment) -> str:
+    def says(self, wanted: Wanted, path: str, segment: Segment) -> str:
         if "-" in wanted.value("output_file"):
             return ""
+        text = _before(self.channel(wanted, path, segment)) + segment.text
         if wanted.value("no_timestamps"):
-            return segment.text
-        return f"[{_time(segment.start_ms)} --> {_time(segment.end_ms)}]  {segment.text}\n"
+            return text + ("\n" if wanted.value("diarize") else "")
+        return f"[{_time(segment.start_ms)} --> {_time(segment.end_ms)}]  {text}\n"
 
     def fails(self, wanted: Wanted, path: str, why: str) -> tuple[str, str]:
         return "", f"error: failed to read audio data from '{path}': {why}\n"
@@ -281,47 +299,68 @@ def _time(ms: int, marker: str = ".") -> str:
     return timestamp(ms // 10 * 10, always_hours=True, marker=marker)
 
 
-def _txt(wanted: Wanted, heard: Heard) -> str:
-    return "".join(f"{s.text}\n" for s in heard.segments)
+@functools.lru_cache(maxsize=1)
+def _levels(path: str) -> Any:
+    """The recording's loudness in two channels (see audio.levels)."""
+    return audio.levels(Path(path))
 
 
-def _vtt(wanted: Wanted, heard: Heard) -> str:
-    return "WEBVTT\n\n" + "".join(f"{_time(s.start_ms)} --> {_time(s.end_ms)}\n{s.text}\n\n" for s in heard.segments)
+def _before(channel: str) -> str:
+    return f"(speaker {channel})" if channel else ""
 
 
-def _srt(wanted: Wanted, heard: Heard) -> str:
-    numbered = enumerate(heard.segments, start=1 + wanted.value("offset_n"))
-    return "".join(f"{n}\n{_time(s.start_ms, ',')} --> {_time(s.end_ms, ',')}\n{s.text}\n\n" for n, s in numbered)
+def _txt(wanted: Wanted, heard: Heard, channels: Sequence[str]) -> str:
+    return "".join(f"{_before(c)}{s.text}\n" for s, c in zip(heard.segments, channels, strict=True))
 
 
-def _csv(wanted: Wanted, heard: Heard) -> str:
-    quoted = ((s, s.text.replace('"', '""')) for s in heard.segments)
-    return "start,end,text\n" + "".join(f'{s.start_ms // 10 * 10},{s.end_ms // 10 * 10},"{t}"\n' for s, t in quoted)
+def _vtt(wanted: Wanted, heard: Heard, channels: Sequence[str]) -> str:
+    return "WEBVTT\n\n" + "".join(
+        f"{_time(s.start_ms)} --> {_time(s.end_ms)}\n{f'<v Speaker{c}>' if c else ''}{s.text}\n\n"
+        for s, c in zip(heard.segments, channels, strict=True)
+    )
 
 
-def _lrc(wanted: Wanted, heard: Heard) -> str:
+def _srt(wanted: Wanted, heard: Heard, channels: Sequence[str]) -> str:
+    numbered = enumerate(zip(heard.segments, channels, strict=True), start=1 + wanted.value("offset_n"))
+    return "".join(
+        f"{n}\n{_time(s.start_ms, ',')} --> {_time(s.end_ms, ',')}\n{_before(c)}{s.text}\n\n" for n, (s, c) in numbered
+    )
+
+
+def _csv(wanted: Wanted, heard: Heard, channels: Sequence[str]) -> str:
+    rows = []
+    for segment, channel in zip(heard.segments, channels, strict=True):
+        text = segment.text.replace('"', '""')
+        who = f"{channel}," if channel else ""
+        rows.append(f'{segment.start_ms // 10 * 10},{segment.end_ms // 10 * 10},{who}"{text}"\n')
+    return f"start,end,{'speaker,' if wanted.value('diarize') else ''}text\n" + "".join(rows)
+
+
+def _lrc(wanted: Wanted, heard: Heard, channels: Sequence[str]) -> str:
     lines = ["[by:whisper.cpp]\n"]
-    for segment in heard.segments:
+    for segment, channel in zip(heard.segments, channels, strict=True):
         minutes, ms = divmod(segment.start_ms, 60_000)
-        lines.append(f"[{minutes:02d}:{ms // 1000:02d}.{ms % 1000 // 10:02d}]{segment.text}\n")
+        text = _before(channel) + segment.text
+        lines.append(f"[{minutes:02d}:{ms // 1000:02d}.{ms % 1000 // 10:02d}]{text}\n")
     return "".join(lines)
 
 
-def _json(wanted: Wanted, heard: Heard) -> str:
+def _json(wanted: Wanted, heard: Heard, channels: Sequence[str]) -> str:
     said = [
         {
             "timestamps": {"from": _time(s.start_ms, ","), "to": _time(s.end_ms, ",")},
             "offsets": {"from": s.start_ms // 10 * 10, "to": s.end_ms // 10 * 10},
             "text": s.text,
+            **({"speaker": c} if c else {}),
         }
-        for s in heard.segments
+        for s, c in zip(heard.segments, channels, strict=True)
     ]
     params = {n: wanted.value(n) for n in ("model", "language", "translate")}
     data = {"params": params, "result": {"language": heard.language}, "transcription": said}
     return json.dumps(data, indent="\t", ensure_ascii=False) + "\n"
 
 
-RENDER: dict[str, Callable[[Wanted, Heard], str]] = {
+RENDER: dict[str, Callable[[Wanted, Heard, Sequence[str]], str]] = {
     "csv": _csv,
     "json": _json,
     "lrc": _lrc,

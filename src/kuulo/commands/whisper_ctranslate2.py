@@ -14,7 +14,7 @@ from kuulo import languages
 from kuulo.commands import base, whisper, writers
 from kuulo.commands.base import (
     FASTER_WHISPER,
-    SPEAKERS,
+    OWN_SPEAKERS,
     Argument,
     Common,
     Given,
@@ -77,7 +77,7 @@ def only(name: str) -> dict[str, str]:
 VAD = Raw("part of vad_parameters of faster-whisper; without effect where no speech detection is on", names={})
 LIVE = "Kuulo transcribes recordings, not a microphone"
 IF_LIVE = Idle("without --live_transcribe the original does not look at it either")
-IF_SPEAKERS = Idle("without --hf_token the original does not look at it either")
+IF_SPEAKERS = Own("with --hf_token")
 
 ARGUMENTS = (
     Argument(("audio",), Own("the recordings"), nargs="*", type=str),
@@ -140,7 +140,8 @@ ARGUMENTS = (
     Argument(("--vad_max_speech_duration_s",), VAD, None, int),
     Argument(("--vad_min_silence_duration_ms",), VAD, None, int),
     Argument(("--version",), Own(), "%(prog)s 0.5.8", action="version"),
-    Argument(("--hf_token",), Refused(f"it asks for speakers, and {SPEAKERS}"), "", str, secret=True),
+    Argument(("--hf_token",), Own(f"any word asks for speakers; {OWN_SPEAKERS}. Two, unless --speaker_num says another "
+             "number", lambda token: ("--speakers", "2") if token else ()), "", str, secret=True),
     Argument(("--speaker_name",), IF_SPEAKERS, "SPEAKER", str),
     Argument(("--speaker_num",), IF_SPEAKERS, 2, int),
     Argument(("--live_transcribe",), Refused(LIVE), False, _str2bool),
@@ -201,6 +202,8 @@ class WhisperCtranslate2(Program):
             options["condition_on_previous_text"] = False
             options["temperature"] = options["temperature"][:1]
             always["without_timestamps"] = True
+        if values["hf_token"]:
+            options["speakers"] = base.speakers(values["speaker_num"])
         detect = {n: values[f"vad_{n}"] for n in VAD_PARAMETERS if values[f"vad_{n}"]}
         if values["batched"] or (detect and values["vad_filter"]):
             always["vad_parameters"] = detect  # also when empty: faster-whisper's batches then cut at longer silences
@@ -264,10 +267,20 @@ class WhisperCtranslate2(Program):
                 detection = wanted.value("vad_filter") or wanted.value("batched")
                 offset = None if detection else writers.of_faster_whisper
                 pretty = wanted.value("pretty_json")
-                made[path] = writers.faster_whisper_json(heard, pretty=pretty, offset=offset, zero=base.zero(wanted))
-            else:
+                made[path] = writers.faster_whisper_json(
+                    heard, pretty=pretty, offset=offset, zero=base.zero(wanted), name=lambda s: self._who(wanted, s)
+                )
+            elif name == "tsv":
                 made[path] = writers.text(name, heard, wanted.layout)
+            else:
+                named = writers.before_segments(heard, lambda s: f"[{who}]: " if (who := self._who(wanted, s)) else "")
+                made[path] = writers.text(name, named, wanted.layout)
         return made
+
+    def _who(self, wanted: Wanted, segment: Segment) -> str | None:
+        name = base.speaker_name(segment.speaker)
+        # An empty --speaker_name leaves pyannote's.
+        return name and name.replace("SPEAKER", wanted.value("speaker_name") or "SPEAKER")
 
     def opening(self, wanted: Wanted) -> str:
         text = ""
@@ -288,7 +301,7 @@ class WhisperCtranslate2(Program):
         sure = 1.0 if probability is None else probability
         return f"Detected language '{languages.name(code)}' with probability {sure:f}\n"
 
-    def says(self, wanted: Wanted, segment: Segment) -> str:
+    def says(self, wanted: Wanted, path: str, segment: Segment) -> str:
         if wanted.value("print_colors") and segment.words:
             return base.timed(segment, "".join(_coloured(w.text, w.confidence or 0.0) for w in segment.words))
         return base.timed(segment) if wanted.value("verbose") else ""

@@ -14,7 +14,7 @@ from kuulo import languages
 from kuulo.commands import base, whisper, writers
 from kuulo.commands.base import (
     FASTER_WHISPER,
-    SPEAKERS,
+    OWN_SPEAKERS,
     Argument,
     Common,
     Given,
@@ -30,9 +30,10 @@ from kuulo.commands.base import (
     str2bool,
 )
 from kuulo.formats import Layout
+from kuulo.transcript import Segment
 
 NO_ALIGNMENT = "Kuulo has no alignment model"
-ONLY_DIARIZING = Idle("without --diarize the original does not look at it either")
+IF_DIARIZING = Own("with --diarize")
 PARSED = Idle("the original parses it and does not use it")
 OWN_DETECTION = "Kuulo's speech detection (Silero VAD) has no such setting"
 
@@ -77,11 +78,13 @@ ARGUMENTS = (
     Argument(("--vad_onset",), Refused(OWN_DETECTION), 0.5, float),
     Argument(("--vad_offset",), Refused(OWN_DETECTION), 0.363, float),
     Argument(("--chunk_size",), Raw("seconds of a window", names={FASTER_WHISPER: "chunk_length"}), 30, int),
-    Argument(("--diarize",), Refused(SPEAKERS), False, action="store_true"),
-    Argument(("--min_speakers",), ONLY_DIARIZING, None, int),
-    Argument(("--max_speakers",), ONLY_DIARIZING, None, int),
-    Argument(("--diarize_model",), ONLY_DIARIZING, "pyannote/speaker-diarization-community-1", str),
-    Argument(("--speaker_embeddings",), ONLY_DIARIZING, False, action="store_true"),
+    Argument(("--diarize",), Own(f"--min_speakers and --max_speakers make it a number or a range; {OWN_SPEAKERS}",
+             lambda on: ("--speakers", "auto") if on else ()), False, action="store_true"),
+    Argument(("--min_speakers",), IF_DIARIZING, None, int),
+    Argument(("--max_speakers",), IF_DIARIZING, None, int),
+    Argument(("--diarize_model",), Idle(OWN_SPEAKERS), "pyannote/speaker-diarization-community-1", str),
+    Argument(("--speaker_embeddings",), Refused("Kuulo puts nobody's voice into a transcript"), False,
+             action="store_true"),
     Argument(("--temperature",), whisper.TEMPERATURES, 0, float),
     Argument(("--best_of",), PARSED, 5, optional_int),
     Argument(("--beam_size",), Common("None is 1", "beam_size", whisper.greedy_if_none), 5, optional_int),
@@ -103,7 +106,7 @@ ARGUMENTS = (
     whisper.HIGHLIGHT,
     Argument(("--segment_resolution",), PARSED, "sentence", str, ("sentence", "chunk")),
     Argument(("--threads",), Common("0: as many as there are", "threads", lambda n: n or None), 0, optional_int),
-    Argument(("--hf_token",), ONLY_DIARIZING, None, str, secret=True),
+    Argument(("--hf_token",), Idle(OWN_SPEAKERS), None, str, secret=True),
     Argument(("--print_progress",), Idle("it is about messages"), False, str2bool),
     Argument(("--version", "-V"), Own(), "%(prog)s 3.8.6", action="version"),
     Argument(("--python-version", "-P"), Own(), "Kuulo's Python", action="version"),
@@ -126,6 +129,7 @@ class WhisperX(Program):
         "each as it is done, and then exits with 1.",
         "The language in the json is that of --language, and `en` where none was given, also when another was found.",
         "Words' times are of an alignment model. Kuulo has none and writes the engine's own.",
+        "With --diarize a sentence of two speakers is given to one of them whole. Kuulo cuts it where they change.",
     )
 
     def understand(self, given: Given) -> Wanted:
@@ -149,6 +153,8 @@ class WhisperX(Program):
             options["device"] = base.device(values["device"], values["device_index"])
         if language:
             options["language"] = language
+        if values["diarize"]:
+            options["speakers"] = base.speakers(None, values["min_speakers"], values["max_speakers"])
         if values["max_line_count"] and not values["max_line_width"]:
             warnings = (*warnings, "--max_line_count has no effect without --max_line_width")
         formats = whisper.FORMATS if values["output_format"] == "all" else (values["output_format"],)
@@ -171,30 +177,43 @@ class WhisperX(Program):
                 made[path] = whisperx_json(heard, wanted.value("language") or "en", aligned=wanted.value("aligned"))
             elif name == "aud":
                 made[path] = audacity(heard)
+            elif name == "tsv":
+                made[path] = writers.text(name, heard, Layout())
             else:
-                made[path] = writers.text(name, spaced(heard), wanted.layout if wanted.value("aligned") else Layout())
+                layout = wanted.layout if wanted.value("aligned") else Layout()
+                made[path] = writers.before_cues(name, bare_words(heard), layout, before, between(heard))
         return made
 
 
-def spaced(heard: Heard) -> Heard:
-    """With words that whisperX joins by spaces: each without its own, but for the first's."""
-    segments = []
-    for segment in heard.segments:
-        words = [dataclasses.replace(w, text=" " + w.text.strip()) for w in segment.words]
-        if words and heard.language in ("ja", "zh"):
-            words = [dataclasses.replace(w, text=w.text.strip()) for w in words]
-        segments.append(dataclasses.replace(segment, words=tuple(words)))
+def before(segment: Segment) -> str:
+    """What whisperX puts before what a speaker says."""
+    return f"[{base.speaker_name(segment.speaker)}]: " if segment.speaker else ""
+
+
+def bare_words(heard: Heard) -> Heard:
+    """With words as whisperX has them: without white space, which then takes no room in a line."""
+    segments = [
+        dataclasses.replace(s, words=tuple(dataclasses.replace(w, text=w.text.strip()) for w in s.words))
+        for s in heard.segments
+    ]
     return dataclasses.replace(heard, segments=tuple(segments))
 
 
+def between(heard: Heard) -> str:
+    """What is put between words, also at the end of a line."""
+    return "" if heard.language in ("ja", "zh") else " "
+
+
 def whisperx_json(heard: Heard, language: str, *, aligned: bool) -> bytes:
-    """Its json: with alignment, words with their scores; without, segments alone."""
+    """Its json: with alignment, words with their scores; without, segments alone. Speakers where they are known."""
     segments: list[dict[str, Any]] = []
     every: list[dict[str, Any]] = []
     for segment in heard.segments:
         times = {"start": segment.start_ms / 1000, "end": segment.end_ms / 1000}
+        speaker = base.speaker_name(segment.speaker)
+        who = {"speaker": speaker} if speaker else {}
         if not aligned:
-            segments.append({"text": segment.text, **times})
+            segments.append({"text": segment.text, **times, **who})
             continue
         words = [
             {
@@ -202,10 +221,11 @@ def whisperx_json(heard: Heard, language: str, *, aligned: bool) -> bytes:
                 "start": w.start_ms / 1000,
                 "end": w.end_ms / 1000,
                 "score": None if w.confidence is None else round(w.confidence, 3),
+                **who,
             }
             for w in segment.words
         ]
-        segments.append({**times, "text": segment.text, "words": words})
+        segments.append({**times, "text": segment.text, "words": words, **who})
         every += words
     data: dict[str, Any] = {"segments": segments}
     if aligned:
@@ -215,8 +235,11 @@ def whisperx_json(heard: Heard, language: str, *, aligned: bool) -> bytes:
 
 def audacity(heard: Heard) -> bytes:
     """Labels for Audacity: start, end and text, in seconds."""
-    rows = (f"{s.start_ms / 1000}\t{s.end_ms / 1000}\t{s.text.strip()}\n".replace("\t ", "\t") for s in heard.segments)
-    return "".join(rows).encode("utf-8", "replace")
+    return "".join(
+        f"{s.start_ms / 1000}\t{s.end_ms / 1000}\t{f'[[{name}]]' if (name := base.speaker_name(s.speaker)) else ''}"
+        f"{s.text.strip()}\n".replace("\t ", "\t")
+        for s in heard.segments
+    ).encode("utf-8", "replace")
 
 
 PROGRAM = WhisperX()

@@ -10,6 +10,7 @@ from typing import Any
 from kuulo import formats
 from kuulo.commands.base import Heard
 from kuulo.formats import Layout
+from kuulo.formats.cues import cues, timestamp
 from kuulo.transcript import Audio, Segment, Transcript
 
 FIRST_TIMESTAMP = 50_363
@@ -68,8 +69,44 @@ def to_its_end(segment: Segment, length_ms: int) -> Segment:
 
 
 def transcript(heard: Heard) -> Transcript:
-    """For Kuulo's own formats, which write these as openai/whisper does."""
-    return Transcript(Audio(heard.path, "", heard.length_ms), heard.segments, heard.language)
+    """For Kuulo's own formats, which write these as openai/whisper does where nobody is named."""
+    nobody = tuple(without_speaker(segment) for segment in heard.segments)
+    return Transcript(Audio(heard.path, "", heard.length_ms), nobody, heard.language)
+
+
+def without_speaker(segment: Segment) -> Segment:
+    words = tuple(dataclasses.replace(word, speaker=None) for word in segment.words)
+    return dataclasses.replace(segment, speaker=None, words=words)
+
+
+def before_segments(heard: Heard, before: Callable[[Segment], str]) -> Heard:
+    """With words before what each segment says, as a part of it: they count for the width of a line."""
+    segments = []
+    for segment in heard.segments:
+        if said := before(segment):
+            words = list(segment.words)
+            if words:
+                words[0] = dataclasses.replace(words[0], text=f" {said}{words[0].text.strip()}")
+            segment = dataclasses.replace(segment, text=f" {said}{segment.text.strip()}", words=tuple(words))
+        segments.append(segment)
+    return dataclasses.replace(heard, segments=tuple(segments))
+
+
+def before_cues(name: str, heard: Heard, layout: Layout, before: Callable[[Segment], str], between: str) -> bytes:
+    """txt, srt or vtt with words before each line or cue that are no part of it. A cue has one speaker. `between` is
+    put between the words of a cue."""
+    if name == "txt":
+        return text(name, before_segments(heard, before), layout)
+    said = {segment.speaker or "": before(segment) for segment in heard.segments}
+    named = Transcript(Audio(heard.path, "", heard.length_ms), heard.segments, heard.language)
+    marker, blocks = ("," if name == "srt" else "."), []
+    for number, cue in enumerate(cues(named, layout, room=lambda label: 0), start=1):
+        start, end = (timestamp(ms, always_hours=name == "srt", marker=marker) for ms in (cue.start_ms, cue.end_ms))
+        spaced = dataclasses.replace(cue, pieces=(*cue.pieces[:1], *(between + piece for piece in cue.pieces[1:])))
+        number_ = f"{number}\n" if name == "srt" else ""
+        blocks.append(f"{number_}{start} --> {end}\n{said.get(cue.speaker, '')}{spaced.text()}\n\n")
+    head = "WEBVTT\n\n" if name == "vtt" else ""
+    return (head + "".join(blocks)).encode("utf-8", "replace")
 
 
 def text(name: str, heard: Heard, layout: Layout) -> bytes:
@@ -100,9 +137,11 @@ def openai_json(heard: Heard, language: str, with_words: bool, zero: float) -> b
     return json.dumps({"text": _joined(heard.segments), "segments": segments, "language": language}).encode()
 
 
-def faster_whisper_json(heard: Heard, *, pretty: bool, offset: Offset | None, zero: float) -> bytes:
+def faster_whisper_json(
+    heard: Heard, *, pretty: bool, offset: Offset | None, zero: float, name: Callable[[Segment], str | None]
+) -> bytes:
     """whisper-ctranslate2's json: faster-whisper's segments, from number 1 on. `zero`: how it writes the temperature
-    0."""
+    0. `name`: of a segment's speaker."""
     segments = []
     for number, segment in enumerate(heard.segments, start=1):
         start, end = seconds(segment, offset)
@@ -124,6 +163,7 @@ def faster_whisper_json(heard: Heard, *, pretty: bool, offset: Offset | None, ze
                 "no_speech_prob": decoding.get("no_speech_prob"),
                 "words": words or None,
                 "temperature": decoding.get("temperature") or zero,
+                **({"speaker": who} if (who := name(segment)) else {}),
             }
         )
     data = {"text": _joined(heard.segments), "segments": segments, "language": heard.language}
