@@ -26,7 +26,7 @@ from kuulo.cli import export as commands
 from kuulo.errors import EXIT_SOME_FAILED, KuuloError, UsageError
 from kuulo.formats import Layout
 from kuulo.formats.json import read_master
-from kuulo.transcript import Audio, Decoding, Provenance, Segment, Speaker, Step, Transcript, Word
+from kuulo.transcript import Audio, Decoding, Provenance, Segment, Speaker, Step, Transcript, Turn, Word
 
 GOLDEN = Path(__file__).parent / "golden" / "formats"
 PLAIN = Layout()
@@ -514,6 +514,7 @@ SCHEMA_TYPES = {
     Segment: "segment",
     Speaker: "speaker",
     Step: "step",
+    Turn: "turn",
     Word: "word",
 }
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import recordings
 from kuulo import speakers
 from kuulo.engines import resemblyzer
+from kuulo.engines.base import Diarization
 from kuulo.errors import UsageError
 from kuulo.evaluation import turns as scoring
 from kuulo.evaluation.lines import Line
@@ -207,7 +208,7 @@ def session(**options: Any) -> Any:
 )
 def test_conversations_of_voices_that_were_not_tuned_on(voices: tuple[str, ...]) -> None:
     samples, truth = conversation([f"en-us+{voice}" for voice in voices])
-    found = session().diarize(samples)
+    found = session().diarize(samples).turns
     heard = [Line(None, turn.speaker, turn.start_ms, turn.end_ms) for turn in found]
     assert len({turn.speaker for turn in found}) == len(voices)
     rate = scoring.compare(truth, heard).rate
@@ -219,13 +220,13 @@ def test_conversations_of_voices_that_were_not_tuned_on(voices: tuple[str, ...])
 def test_a_number_that_is_given_is_kept() -> None:
     samples, _ = conversation(["en-us+m1", "en-us+f1"])
     for least, most in ((1, 1), (2, 2), (3, 3), (3, 4), (2, 5)):
-        number = len({turn.speaker for turn in session(speakers=[least, most]).diarize(samples)})
+        number = len({turn.speaker for turn in session(speakers=[least, most]).diarize(samples).turns})
         assert least <= number <= most, (least, most, number)
 
 
 def test_without_speech_nobody_speaks() -> None:
-    assert session().diarize(np.zeros(RATE * 5, np.float32)) == []
-    assert session().diarize(np.zeros(1, np.float32)) == []
+    assert session().diarize(np.zeros(RATE * 5, np.float32)) == Diarization([])
+    assert session().diarize(np.zeros(1, np.float32)) == Diarization([])
 
 
 # ---------------------------------------------------------------------- the command

@@ -55,8 +55,11 @@ def _relative(path: Path, base: Path | None) -> PurePath:
     return PurePath(path.relative_to(base)) if base else PurePath(path.name)
 
 
-INNER = (".audacity", ".f4", ".nvivo", ".timestamps", ".whisper")
-"""What some formats have before their last extension: NAME.whisper.json, NAME.f4.txt."""
+SPEAKERS = ".speakers"
+"""After the name of a recording whose speakers were told apart and whose words were not recognised."""
+
+INNER = (".audacity", ".f4", ".nvivo", SPEAKERS, ".timestamps", ".whisper")
+"""What some results have before their last extension: NAME.whisper.json, NAME.f4.txt."""
 
 
 def _reserved(name: PurePath) -> bool:

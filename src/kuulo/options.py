@@ -80,6 +80,16 @@ OPTIONS: tuple[Option, ...] = (
         "Who says what: auto, the number of speakers, a range of it, or none to leave it.", metavar="auto|N|MIN-MAX",
         result=True,
     ),
+    Option(
+        "speaker_engine", ("--speaker-engine",), "str", None, "What",
+        "Who tells the speakers apart. Without it: the first installed one that has its model.", metavar="NAME",
+        result=True,
+    ),
+    Option(
+        "speaker_model", ("--speaker-model",), "str", None, "What",
+        "Its model: a name in the store or a path. Without it: the best one in the store.", metavar="NAME|PATH",
+        result=True,
+    ),
     Option("to", ("--to",), "time", None, "What", "Stop here in each recording.", metavar="TIME", result=True),
     # Recognition
     Option(

@@ -72,8 +72,28 @@ class Facts:
 
 
 @dataclass(frozen=True)
+class Diarizer:
+    """The engine that tells speakers apart, its model, None when it brings its own, and why these."""
+
+    engine: str
+    model: Model | None
+    why: str
+    environment: Environment | None
+
+    @property
+    def model_name(self) -> str:
+        return self.model.name if self.model else "its own"
+
+
+TRANSCRIBE, DIARIZE = "transcribe", "diarize"
+"""What a plan is for: its engine's task."""
+
+
+@dataclass(frozen=True)
 class Plan:
-    """A request resolved. `options` has every common option by name; `why` says why this engine and model."""
+    """A request resolved. `options` has every common option by name; `why` says why this engine and model. `diarizer`:
+    who tells speakers apart beside the recognition. Where that is all that is asked, `job` is DIARIZE, and the engine
+    does it."""
 
     engine: str
     model: Model | None
@@ -86,6 +106,8 @@ class Plan:
     notes: tuple[str, ...] = ()
     environment: Environment | None = None
     key: str = field(default="")
+    job: str = TRANSCRIBE
+    diarizer: Diarizer | None = None
 
     @property
     def spec(self) -> EngineSpec:
@@ -98,16 +120,18 @@ class Plan:
     def engine_options(self) -> dict[str, Any]:
         """What the worker is told: the options that the engine honours."""
         chosen = {n: v for n, v in self.options.items() if n in self.spec.options}
+        if self.job == DIARIZE:
+            return {**chosen, **self.speaker_options()}
         if "threads" in chosen:
             chosen["threads"] = self.threads
-        if self.options["pack"] or (self.speakers and has_word_times(self.spec, self.raw)):
+        if self.options["pack"] or (self.diarizer and has_word_times(self.spec, self.raw)):
             chosen["word_times"] = True
         return chosen
 
-    @property
-    def speakers(self) -> speakers.Wanted | None:
-        """How many speakers to tell apart, None for not at all."""
-        return speakers.parse(str(self.options["speakers"]))
+    def speaker_options(self) -> dict[str, Any]:
+        """What the engine that tells speakers apart is told."""
+        wanted = speakers.parse(str(self.options["speakers"]))
+        return {"speakers": [wanted.least, wanted.most]} if wanted else {}
 
     def key_for(self, audio_sha256: str) -> str:
         """Digest of everything that decides this recording's words: equal key, nothing to do again."""
@@ -115,14 +139,21 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """For `--dry-run --json` and plan files."""
-        model = None
-        if self.model:
-            model = {**dataclasses.asdict(self.model), "path": str(self.model.path)}
-            model.pop("rank")
+        diarizer = None
+        if self.diarizer:
+            where = self.diarizer.environment
+            diarizer = {
+                "engine": self.diarizer.engine,
+                "model": _model_json(self.diarizer.model),
+                "why": self.diarizer.why,
+                "environment": where.to_json() if where else None,
+            }
         return {
             "schema": 1,
+            "job": self.job,
             "engine": self.engine,
-            "model": model,
+            "model": _model_json(self.model),
+            "diarizer": diarizer,
             "why": self.why,
             "options": {k: _plain(v) for k, v in self.options.items()},
             "given": list(self.given),
@@ -133,6 +164,12 @@ class Plan:
             "environment": self.environment.to_json() if self.environment else None,
             "key": self.key,
         }
+
+
+def _model_json(model: Model | None) -> dict[str, Any] | None:
+    if model is None:
+        return None
+    return {k: v for k, v in dataclasses.asdict(model).items() if k != "rank"} | {"path": str(model.path)}
 
 
 def resolve(settings: Settings, facts: Facts, recordings: int = 1) -> Plan:
@@ -158,8 +195,72 @@ def resolve(settings: Settings, facts: Facts, recordings: int = 1) -> Plan:
         threads=threads,
         notes=tuple(notes),
         environment=facts.environments.get(spec.name),
+        diarizer=choose_diarizer(settings.values, facts) if settings.values["speakers"] != "none" else None,
     )
     return dataclasses.replace(plan, key=_key(plan))
+
+
+def resolve_diarization(settings: Settings, facts: Facts, recordings: int = 1) -> Plan:
+    """The plan for telling the speakers of recordings apart, and no more. Raises as `resolve`."""
+    values = settings.values
+    chosen = choose_diarizer(values, facts)
+    spec = engines.spec(chosen.engine)
+    name = str(values["device"]).partition(":")[0]
+    if name not in ("auto", *spec.devices):
+        raise OptionRefused(f"{spec.name} cannot do this: --device: its devices are {', '.join(spec.devices)}")
+    workers, threads = share_out(spec, chosen.model, values, facts.machine, recordings)
+    plan = Plan(
+        engine=spec.name,
+        model=chosen.model,
+        why=chosen.why,
+        options=values,
+        given=tuple(sorted(settings.given())),
+        raw={},
+        workers=workers,
+        threads=threads,
+        environment=chosen.environment,
+        job=DIARIZE,
+    )
+    return dataclasses.replace(plan, key=_key(plan))
+
+
+def choose_diarizer(values: Mapping[str, Any], facts: Facts) -> Diarizer:
+    """Who tells the speakers apart: the engine and model that are named, else the first that is installed and has its
+    model. Raises UsageError, EngineMissing, ModelMissing."""
+    wanted, model = values["speaker_engine"], values["speaker_model"]
+    if wanted:
+        spec = named_engine(str(wanted), facts, DIARIZE)
+        if not spec.model_formats:
+            if model:
+                raise OptionRefused(
+                    f"--speaker-model: {spec.name} brings its own model and takes no other",
+                    do="leave --speaker-model out, or name another --speaker-engine",
+                )
+            return _diarizer(spec, None, "named by --speaker-engine", facts)
+        if model:
+            found = facts.find_model(str(model), spec.model_formats)
+            return _diarizer(spec, found, "engine and model named", facts)
+        best = _best([m for m in facts.models if m.format in spec.model_formats])
+        if best is None:
+            raise ModelMissing(
+                f"no store has a model for {spec.name}", looked_at=facts.stores, do="kuulo models list --catalog"
+            )
+        return _diarizer(spec, best, f"engine named; {best.name} is the best of its models in the store", facts)
+    usable = [s for s in engines.specs(DIARIZE) if facts.installed.get(s.name)]
+    if not usable:
+        raise EngineMissing("no engine that tells speakers apart is installed", do="pip install kuulo")
+    if model:
+        spec, found, why = _for_model(str(model), usable, facts)
+        return _diarizer(spec, found, why, facts)
+    for spec in usable:
+        best = _best([m for m in facts.models if m.format in spec.model_formats])
+        if best or not spec.model_formats:
+            return _diarizer(spec, best, "the first installed engine in order of preference that has its model", facts)
+    raise ModelMissing("no store has a model that tells speakers apart", looked_at=facts.stores)
+
+
+def _diarizer(spec: EngineSpec, model: Model | None, why: str, facts: Facts) -> Diarizer:
+    return Diarizer(spec.name, model, why, facts.environments.get(spec.name))
 
 
 def choose(settings: Settings, facts: Facts) -> tuple[EngineSpec, Model | None, str]:
@@ -190,27 +291,28 @@ def choose(settings: Settings, facts: Facts) -> tuple[EngineSpec, Model | None, 
     return _best_of_all(settings, usable, facts)
 
 
-def known_engine(name: str) -> EngineSpec:
-    """The engine of that name, installed or not; raises UsageError for an unknown one, EngineMissing for one of
-    another package that does not work."""
+def known_engine(name: str, task: str = TRANSCRIBE) -> EngineSpec:
+    """The engine of that name for a task, installed or not; raises UsageError for an unknown one, EngineMissing for one
+    of another package that does not work."""
     try:
         spec = engines.spec(name) if name in engines.names() else None
     except Unusable as error:
         raise EngineMissing(error.what, do=error.do) from error
-    if spec is None or "transcribe" not in spec.tasks:
-        known = [s.name for s in engines.specs()]
+    if spec is None or task not in spec.tasks:
+        known = [s.name for s in engines.specs(task)]
         near = difflib.get_close_matches(name, known, n=1)
         do = f"did you mean {near[0]}?" if near else None
         if by_program := recipe.of_program(name):
             do = f"{name} is the program of the engine {by_program}: name that"
-        raise UsageError(f"there is no engine {name!r}", looked_at="kuulo engines: " + ", ".join(known), do=do)
+        what = f"there is no engine {name!r}" if spec is None else f"the engine {name} cannot {task}"
+        raise UsageError(what, looked_at="kuulo engines: " + ", ".join(known), do=do)
     return spec
 
 
-def named_engine(name: str, facts: Facts) -> EngineSpec:
+def named_engine(name: str, facts: Facts, task: str = TRANSCRIBE) -> EngineSpec:
     """The engine of that name; raises UsageError for an unknown one, EngineMissing when it is not installed, CannotRun
     when its environment is broken."""
-    spec = known_engine(name)
+    spec = known_engine(name, task)
     if name in facts.broken:
         raise facts.broken[name]
     if not facts.installed.get(name):
@@ -370,6 +472,10 @@ def _key(plan: Plan) -> str:
     chosen = {o.name: _plain(plan.options[o.name]) for o in options.OPTIONS if o.result}
     chosen["engine"] = plan.engine
     chosen["model"] = plan.model.digest if plan.model else None
+    chosen["job"] = plan.job
+    if plan.diarizer:
+        chosen["speaker_engine"] = plan.diarizer.engine
+        chosen["speaker_model"] = plan.diarizer.model.digest if plan.diarizer.model else None
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
 

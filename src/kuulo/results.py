@@ -18,10 +18,11 @@ from typing import Any
 
 import kuulo
 from kuulo import atomic, audio, formats, naming
+from kuulo.environments.installed import Environment
 from kuulo.errors import CannotRun, InputFailed, KuuloError
 from kuulo.formats import json as master
 from kuulo.note import Note
-from kuulo.plan import Plan
+from kuulo.plan import DIARIZE, Plan
 from kuulo.transcript import Audio, Provenance, Speaker, Step, Transcript, Word
 from kuulo.work import Work
 
@@ -35,6 +36,8 @@ class Results:
         self.layout = formats.Layout.from_options(plan.options)
         names = formats.expand(plan.options["format"])
         self.formats = tuple(f for f in names if f != "json")
+        # Turns without words never lie where a transcript would.
+        self._mark = naming.SPEAKERS if plan.job == DIARIZE else ""
 
     def make_folder(self) -> None:
         """Raises CannotRun."""
@@ -55,13 +58,13 @@ class Results:
 
     def target(self, work: Work, format_: str) -> Path:
         """Where a format of a recording's transcript is."""
-        return self.folder / work.stem.with_name(work.stem.name + formats.spec(format_).extension)
+        return self.folder / work.stem.with_name(work.stem.name + self._mark + formats.spec(format_).extension)
 
     def belongs_to_another(self, stem: PurePath, path: Path) -> bool:
         """Whether the results of `stem` are there and another recording's: of another name, or of another place and
         another content. (A recording that was edited where it is, or moved as it is, is the same.)"""
         try:
-            found = master.read_master(self.folder / stem.with_name(stem.name + ".json")).audio
+            found = master.read_master(self.folder / stem.with_name(f"{stem.name}{self._mark}.json")).audio
             facts = path.stat()
         except (KuuloError, OSError):
             return False
@@ -74,7 +77,8 @@ class Results:
 
     def _note(self, stem: PurePath) -> Path:
         """The file of the Note about the results of `stem`."""
-        return self.folder / ".kuulo" / "sources" / hashlib.sha256(os.fsencode(str(stem))).hexdigest()[:24]
+        name = hashlib.sha256(os.fsencode(f"{stem}{self._mark}")).hexdigest()[:24]
+        return self.folder / ".kuulo" / "sources" / name
 
     def is_done(self, work: Work) -> bool:
         """Whether the recording's results are there, from this plan; a format that is missing or older than the
@@ -151,6 +155,8 @@ class Results:
         segments = [s.shifted(work.offset_ms) for s in work.segments]
         with_words = self.plan.options["word_times"]
         segments = [dataclasses.replace(s, words=_rounded(s.words) if with_words else ()) for s in segments]
+        turns = tuple(t.shifted(work.offset_ms) for t in work.turns or ()) if self.plan.job == DIARIZE else ()
+        who = [*(s.speaker for s in segments), *(turn.speaker for turn in turns)]
         return Transcript(
             audio=Audio(
                 name=naming.shown(work.path.name),
@@ -162,7 +168,7 @@ class Results:
             segments=tuple(segments),
             language=work.language,
             language_confidence=work.confidence,
-            speakers=tuple(Speaker(id_, id_) for id_ in dict.fromkeys(s.speaker for s in segments if s.speaker)),
+            speakers=tuple(Speaker(id_, id_) for id_ in dict.fromkeys(name for name in who if name)),
             provenance=Provenance(
                 kuulo=kuulo.__version__,
                 key=work.key,
@@ -172,19 +178,24 @@ class Results:
                 elapsed_ms=round((time.monotonic() - work.began) * 1000),
                 resumed=work.outcome.resumed_at_ms,
             ),
+            turns=turns,
         )
 
     def _diarize_step(self, work: Work) -> tuple[Step, ...]:
         """How the speakers were told apart."""
-        hello = work.told_apart_by
-        if not hello:
+        hello, chosen = work.told_apart_by, self.plan.diarizer
+        if not hello or chosen is None:
             return ()
         return (
             Step(
-                task="diarize",
+                task=DIARIZE,
                 engine=hello["engine"],
                 engine_version=hello["engine_version"],
-                environment=_environment("beside Kuulo", hello),
+                model=chosen.model_name,
+                model_revision=chosen.model.revision if chosen.model else None,
+                model_sha256=chosen.model.digest if chosen.model else None,
+                environment=_environment(_where(chosen.environment), hello),
+                why=chosen.why,
                 options={"speakers": self.plan.options["speakers"]},
                 packages=hello["packages"],
             ),
@@ -194,11 +205,10 @@ class Results:
         plan, model = self.plan, self.plan.model
         hello = work.heard_by or {}
         shaping = {n: plan.options[n] for n in ("from", "to", "speech_detection", "pack") if plan.options[n]}
-        where = f"environment ({plan.environment.variant})" if plan.environment else "beside Kuulo"
         if plan.raw:
             shaping["engine_option"] = dict(plan.raw)
         return Step(
-            task="transcribe",
+            task=plan.job,
             engine=plan.engine,
             engine_version=hello["engine_version"],
             model=plan.model_name,
@@ -206,7 +216,7 @@ class Results:
             model_sha256=model.digest if model else None,
             device=device,
             compute_type=compute,
-            environment=_environment(where, hello),
+            environment=_environment(_where(plan.environment), hello),
             why=plan.why,
             options={**plan.engine_options(), **shaping},
             packages=hello["packages"],
@@ -219,6 +229,10 @@ def _rounded(words: Sequence[Word]) -> tuple[Word, ...]:
     return tuple(
         w if w.confidence is None else dataclasses.replace(w, confidence=round(w.confidence, 4)) for w in words
     )
+
+
+def _where(environment: Environment | None) -> str:
+    return f"environment ({environment.variant})" if environment else "beside Kuulo"
 
 
 def _environment(where: str, hello: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from typing import IO, Any, Protocol
 from kuulo import atomic, audio, engines, naming, report, runtimes, speakers, wire, work, workers
 from kuulo.engines.base import SAMPLE_RATE
 from kuulo.errors import CannotRun, InputFailed, KuuloError
-from kuulo.plan import PACK_LONGEST_MS, Plan
+from kuulo.plan import DIARIZE, PACK_LONGEST_MS, Plan
 from kuulo.preparation import Preparation, advice
 from kuulo.report import Outcome, Report
 from kuulo.results import Results
@@ -85,7 +85,7 @@ class Run:
         self._short: list[Work] = []
         self._hearing: list[Worker] = []
         self._detector = Aside(self, _detection(), runtimes.of(None))
-        self._diarizer = Aside(self, _diarization(plan), runtimes.of(None))
+        self._diarizer = self._aside_diarizer()
         self._open = len(self.works)
         self._unprepared = len(self.works)
         self._packs = 0
@@ -150,7 +150,16 @@ class Run:
         return [*self._hearing, *self._asides()]
 
     def _asides(self) -> list[Worker]:
-        return [aside.worker for aside in (self._detector, self._diarizer) if aside.worker]
+        return [aside.worker for aside in (self._detector, self._diarizer) if aside and aside.worker]
+
+    def _aside_diarizer(self) -> Aside | None:
+        """Who tells speakers apart beside the recognition."""
+        chosen = self.plan.diarizer
+        if chosen is None:
+            return None
+        path = str(chosen.model.path) if chosen.model else None
+        task = wire.Task(DIARIZE, chosen.engine, chosen.model_name, path, self.plan.speaker_options())
+        return Aside(self, task, runtimes.of(chosen.environment))
 
     def _write_report(self) -> None:
         try:
@@ -188,7 +197,7 @@ class Run:
         except OSError as error:
             self._failed(one, f"nothing can be written to the output folder: {error.strerror}", advice(error))
             return
-        if self.plan.speakers:
+        if self._diarizer:
             self._diarizer.add(Given(wire.Clip(one.id, str(one.pcm), one.samples), [one]))
         if self.plan.options["pack"] and one.length_ms <= PACK_LONGEST_MS and one.heard.state is None:
             if sum(w.length_ms + PACK_GAP_MS for w in self._short) + one.length_ms > WINDOW_MS:
@@ -222,7 +231,8 @@ class Run:
     def _hand_out(self) -> None:
         """Give what waits to workers that have room; start workers while there is something for them."""
         self._detector.hand_out()
-        self._diarizer.hand_out()
+        if self._diarizer:
+            self._diarizer.hand_out()
         starting = sum(not w.ready for w in self._hearing)
         coming = bool(self._to_hear or self._detector.busy)
         while coming and len(self._hearing) < self.plan.workers and starting < max(1, len(self._to_hear)):
@@ -240,7 +250,7 @@ class Run:
     def _start_worker(self, limit: int | None = None) -> None:
         plan = self.plan
         path = str(plan.model.path) if plan.model else None
-        task = wire.Task("transcribe", plan.engine, plan.model_name, path, plan.engine_options(), dict(plan.raw))
+        task = wire.Task(plan.job, plan.engine, plan.model_name, path, plan.engine_options(), dict(plan.raw))
         self._hearing.append(Worker(self, task, runtimes.of(plan.environment), limit))
 
     # ------------------------------------------------------------------ what workers say
@@ -261,7 +271,7 @@ class Run:
             worker.finished = True
         elif worker is self._detector.worker:
             self._detected(worker, kind, event)
-        elif worker is self._diarizer.worker:
+        elif self._diarizer and worker is self._diarizer.worker:
             self._told_apart(worker, kind, event)
         else:
             self._about(worker, kind, event)
@@ -320,8 +330,10 @@ class Run:
         elif kind == "file_done":
             one.outcome.engine_ms = int(event["engine_ms"])
             one.heard_by = worker.hello
-            if self.plan.speakers is None or one.turns is not None:
+            if self._diarizer is None or one.turns is not None:
                 self._finish(one)
+        elif kind == "turns":
+            one.turns = [Turn.from_json(turn) for turn in event["turns"]]
         else:
             one.take(kind, dict(event))
             self.watcher.progress(one)
@@ -378,7 +390,7 @@ class Run:
     def _finish(self, one: Work) -> None:
         """Heard to its end: write its results."""
         one.segments = sorted(one.segments, key=lambda segment: segment.start_ms)
-        if one.turns is not None:
+        if one.turns is not None and self._diarizer:
             one.segments = list(speakers.lay(one.segments, one.turns)[0])
         transcript = self.results.transcript(one, self.report.device, self.report.compute_type)
         try:
@@ -406,13 +418,6 @@ class Run:
         one.done_ms = one.length_ms
         self._open -= 1
         self.watcher.ends(one)
-
-
-def _diarization(plan: Plan) -> wire.Task:
-    """The task of telling speakers apart."""
-    wanted = plan.speakers
-    number = {"speakers": [wanted.least, wanted.most]} if wanted else {}
-    return wire.Task("diarize", engines.specs("diarize")[0].name, "its own", None, number)
 
 
 def _detection() -> wire.Task:

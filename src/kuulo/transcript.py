@@ -144,6 +144,10 @@ class Turn:
     def to_json(self) -> Json:
         return dataclasses.asdict(self)
 
+    def shifted(self, by_ms: int) -> Turn:
+        """The same turn `by_ms` later."""
+        return dataclasses.replace(self, start_ms=self.start_ms + by_ms, end_ms=self.end_ms + by_ms)
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Turn:
         return cls(**_known(cls, data))
@@ -233,7 +237,8 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Transcript:
-    """The master copy (`NAME.json`); every other format is rendered from it."""
+    """The master copy (`NAME.json`); every other format is rendered from it. `turns` are there where no words were
+    recognised (`kuulo diarize`); else the segments have the speakers."""
 
     audio: Audio
     segments: Tuple[Segment, ...]
@@ -242,6 +247,7 @@ class Transcript:
     speakers: Tuple[Speaker, ...] = ()
     provenance: Optional[Provenance] = None
     schema: int = SCHEMA
+    turns: Tuple[Turn, ...] = ()
 
     @property
     def text(self) -> str:
@@ -260,7 +266,12 @@ class Transcript:
                 }
             ),
             "segments": [s.to_json() for s in self.segments],
-            **_compact({"provenance": self.provenance.to_json() if self.provenance else None}),
+            **_compact(
+                {
+                    "turns": [t.to_json() for t in self.turns],
+                    "provenance": self.provenance.to_json() if self.provenance else None,
+                }
+            ),
         }
 
     @classmethod
@@ -270,6 +281,7 @@ class Transcript:
         known["audio"] = Audio.from_json(data["audio"])
         known["segments"] = tuple(Segment.from_json(s) for s in data["segments"])
         known["speakers"] = tuple(Speaker.from_json(s) for s in data.get("speakers", ()))
+        known["turns"] = tuple(Turn.from_json(t) for t in data.get("turns", ()))
         if data.get("provenance") is not None:
             known["provenance"] = Provenance.from_json(data["provenance"])
         return cls(**known)

@@ -162,8 +162,9 @@ class _Hearing:
                 detect: Any = self._session
                 self._send("speech", id=clip.id, turns=detect.detect(samples))
             elif self._task.task == "diarize":
-                told_apart: Any = self._session
-                self._send("turns", id=clip.id, turns=[turn.to_json() for turn in told_apart.diarize(samples)])
+                session: Any = self._session
+                found = session.diarize(samples)
+                self._send("turns", id=clip.id, turns=[turn.to_json() for turn in found.turns], voices=found.voices)
             elif clip.parts:
                 self._packed(clip, samples)
             else:

@@ -14,6 +14,7 @@ from kuulo.errors import EXIT_INTERRUPTED, EXIT_USAGE, KuuloError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "as": ("kuulo.cli.as_program:as_program", "Another program's command line, unchanged: whisper, whisperx, ..."),
+    "diarize": ("kuulo.cli.diarize:diarize", "Who speaks when, without the words."),
     "engines": ("kuulo.cli.engines:engines", "Engines: list, install, check, remove, and their environments."),
     "evaluate": ("kuulo.cli.evaluate:evaluate", "How far transcripts are from references: WER, CER, DER and others."),
     "explain": ("kuulo.cli.explain:explain", "What an engine makes of the common options; the native call."),

@@ -15,10 +15,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def common(*groups: str) -> Callable[[F], F]:
     """A decorator that gives a command the common options of these groups, in the table's order."""
+    return named(*(option.name for option in options.OPTIONS if option.group in groups))
+
+
+def named(*names: str) -> Callable[[F], F]:
+    """A decorator that gives a command these common options, in the table's order."""
 
     def decorate(function: F) -> F:
         for option in reversed(options.OPTIONS):
-            if option.group in groups:
+            if option.name in names:
                 function = _flag(option)(function)
         return function
 

@@ -11,7 +11,7 @@ import click
 def speakers() -> None:
     """The speakers of a transcript.
 
-    Speakers are told apart by `kuulo transcribe --speakers auto`.
+    Speakers are told apart by `kuulo transcribe --speakers auto` and `kuulo diarize`.
     """
 
 
@@ -25,9 +25,10 @@ def list_(transcript: Path) -> None:
     read = master.read_master(transcript)
     label = labels(read)
     for speaker in read.speakers:
-        own = [segment for segment in read.segments if segment.speaker == speaker.id]
-        seconds = sum(segment.end_ms - segment.start_ms for segment in own) // 1000
-        click.echo(f"{speaker.id}  {label(speaker.id)}  {seconds // 60}:{seconds % 60:02d} in {len(own)} segments")
+        kind, parts = ("turns", read.turns) if read.turns else ("segments", read.segments)
+        own = [part.end_ms - part.start_ms for part in parts if part.speaker == speaker.id]
+        seconds = sum(own) // 1000
+        click.echo(f"{speaker.id}  {label(speaker.id)}  {seconds // 60}:{seconds % 60:02d} in {len(own)} {kind}")
 
 
 @speakers.command()

@@ -14,7 +14,8 @@ import click
 from kuulo.cli import flags
 
 if TYPE_CHECKING:
-    from kuulo.plan import Plan
+    from kuulo.environments.installed import Environment
+    from kuulo.plan import Diarizer, Model, Plan
 
 
 @click.command()
@@ -50,8 +51,13 @@ def transcribe(
         raise UsageError("--print and --json both want standard output", do="leave one out")
     found = audio.find(inputs)
     resolved = plan.resolve(settings, survey.facts(settings_files), max(1, len(found.recordings)))
+    return carry_out(resolved, found, dry_run=dry_run)
+
+
+def carry_out(resolved: Plan, found: Any, *, dry_run: bool) -> int:
+    """Do what is planned for the recordings that were found, or show it; the exit code."""
     if dry_run:
-        return _dry_run(resolved, found, as_json=bool(settings.values["json"]))
+        return _dry_run(resolved, found, as_json=bool(resolved.options["json"]))
     return _run(resolved, found)
 
 
@@ -148,9 +154,10 @@ def describe(resolved: Plan) -> str:
     model = resolved.model
     lines = [
         f"engine: {resolved.engine}",
-        f"model:  {f'{model.name} ({model.format}) {model.path}' if model else 'its own'}",
+        f"model:  {_model(model)}",
         f"why:    {resolved.why}",
-        f"where:  {resolved.environment.folder if resolved.environment else 'installed beside Kuulo'}",
+        f"where:  {_where(resolved.environment)}",
+        *_speakers(resolved.diarizer),
         *(f"note:   {note}" for note in resolved.notes),
         "options:",
     ]
@@ -158,6 +165,25 @@ def describe(resolved: Plan) -> str:
         by = "given" if name in resolved.given else "default"
         lines.append(f"  {name} = {value!r} ({by})")
     return "\n".join(lines)
+
+
+def _speakers(chosen: Diarizer | None) -> list[str]:
+    """Who tells the speakers apart."""
+    if chosen is None:
+        return []
+    return [
+        f"speakers: {chosen.engine}, {chosen.why}",
+        f"  model:  {_model(chosen.model)}",
+        f"  where:  {_where(chosen.environment)}",
+    ]
+
+
+def _model(model: Model | None) -> str:
+    return f"{model.name} ({model.format}) {model.path}" if model else "its own"
+
+
+def _where(environment: Environment | None) -> str:
+    return str(environment.folder) if environment else "installed beside Kuulo"
 
 
 def native_call(resolved: Plan) -> str:

@@ -25,9 +25,9 @@ packages, which an entry point in the group `kuulo.engines` brings in (docs/addi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterator, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
-from kuulo.transcript import Segment
+from kuulo.transcript import Segment, Turn
 
 SAMPLE_RATE = 16_000
 """Hz; every engine here takes 16 kHz mono float32 from -1 to 1."""
@@ -116,6 +116,17 @@ class Progress:
     """Audio up to `done_ms` has been dealt with."""
 
     done_ms: int
+
+
+@dataclass(frozen=True)
+class Diarization:
+    """Who speaks when: the answer of `diarize`, which a session for the task "diarize" has instead of `transcribe`.
+
+    `turns` in order of their starts, in ms from samples[0]; they may overlap. `voices`: an embedding of each speaker,
+    where the engine has one; those of one engine can be compared by their cosine distance."""
+
+    turns: List[Turn]
+    voices: Dict[str, List[float]] = field(default_factory=dict)
 
 
 Said = Union[Language, Segment, Checkpoint, Progress]

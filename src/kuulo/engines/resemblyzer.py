@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 from kuulo.engines import silero
-from kuulo.engines.base import SAMPLE_RATE, EngineSpec, Native, Session, Unusable
+from kuulo.engines.base import SAMPLE_RATE, Diarization, EngineSpec, Native, Session, Unusable
 from kuulo.engines.whisper_text import check_raw
 from kuulo.transcript import Turn
 from kuulo.wire import Task
@@ -98,14 +98,14 @@ class DiarizeSession(Session):
         self._encoder = encoder
         self._least, self._most, self._threshold = least, most, threshold
 
-    def diarize(self, samples: Any) -> List[Turn]:
-        """Who speaks when, in order and apart; speakers are named S1, S2, ... as they come. `samples`: float32 (n,),
-        16 kHz, n >= 1; may be a memory map."""
+    def diarize(self, samples: Any) -> Diarization:
+        """Who speaks when, in order and apart; speakers are named S1, S2, ... as they come, and their voices are the
+        centres of their windows' embeddings. `samples`: float32 (n,), 16 kHz, n >= 1; may be a memory map."""
         import numpy as np
 
         speech = self._detector.detect(samples)
         if not speech:
-            return []
+            return Diarization([])
         stretches = [windows_in(stretch) for stretch in speech]
         windows = [window for stretch in stretches for window in stretch]
         embedded = np.concatenate(list(self._embedded(samples, windows)))
@@ -114,7 +114,8 @@ class DiarizeSession(Session):
         weights = np.array([len(piece) for piece in pieces], float)
         groups = grouped(means, weights, self._least, self._most, self._threshold)
         centres = _centres(means, weights, groups)[0]
-        return turns_of(speech, windows, np.argmax(embedded @ centres.T, axis=1))
+        turns, names = turns_of(speech, windows, np.argmax(embedded @ centres.T, axis=1))
+        return Diarization(turns, {name: [float(x) for x in centres[group]] for group, name in names.items()})
 
     def _embedded(self, samples: Any, windows: Sequence[Tuple[int, int]]) -> Iterator[Any]:
         """Embeddings (b, 256) of windows (start, end in frames), a batch at a time."""
@@ -259,8 +260,9 @@ def _centres(means: Any, weights: Any, groups: Any) -> Tuple[Any, Any]:
 
 def turns_of(
     speech: Sequence[Tuple[int, int]], windows: Sequence[Tuple[int, int]], groups: Sequence[int]
-) -> List[Turn]:
-    """Each 10 ms of speech belongs to the group that most windows over it have. Turns are in ms."""
+) -> Tuple[List[Turn], Dict[int, str]]:
+    """Each 10 ms of speech belongs to the group that most windows over it have. Turns are in ms; with them the
+    names of the groups that have one."""
     import numpy as np
 
     count = int(max(groups)) + 1
@@ -284,4 +286,4 @@ def turns_of(
     names: Dict[int, str] = {}
     for _, _, group in turns:
         names.setdefault(group, f"S{len(names) + 1}")
-    return [Turn(start, end, names[group]) for start, end, group in turns]
+    return [Turn(start, end, names[group]) for start, end, group in turns], names

@@ -49,6 +49,8 @@ def _json(path: Path) -> list[Line]:
         ]
     transcript = master.read_master(path)
     names = {speaker.id: speaker.label for speaker in transcript.speakers}
+    if transcript.turns:
+        return [Line(None, names.get(t.speaker, t.speaker), t.start_ms, t.end_ms) for t in transcript.turns]
     return [
         Line(s.text.strip(), names.get(s.speaker or "", s.speaker or ""), s.start_ms, s.end_ms)
         for s in transcript.segments

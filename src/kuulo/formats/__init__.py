@@ -30,6 +30,8 @@ class FormatSpec:
     summary: str
     module: str
     needs_words: bool = False
+    shows_turns: bool = False
+    """Whether it has something to show where nothing but turns is known."""
 
 
 _SPECS = (
@@ -40,19 +42,19 @@ _SPECS = (
     FormatSpec("ctm", ".ctm", "Each word with its time, for sclite and aligners", "kuulo.formats.ctm"),
     FormatSpec("docx", ".docx", "Word document: a paragraph with its time for each segment, lines numbered",
                "kuulo.formats.docx"),
-    FormatSpec("eaf", ".eaf", "ELAN: a tier for each speaker", "kuulo.formats.eaf"),
-    FormatSpec("exb", ".exb", "EXMARaLDA: a tier for each speaker", "kuulo.formats.exb"),
+    FormatSpec("eaf", ".eaf", "ELAN: a tier for each speaker", "kuulo.formats.eaf", shows_turns=True),
+    FormatSpec("exb", ".exb", "EXMARaLDA: a tier for each speaker", "kuulo.formats.exb", shows_turns=True),
     FormatSpec("f4", ".f4.txt", "Text with an end time after each paragraph, for f4, MAXQDA and ATLAS.ti",
                "kuulo.formats.f4"),
     FormatSpec("html", ".html", "Page for a browser: times that play the recording", "kuulo.formats.html"),
     FormatSpec("json", ".json", "The master copy: all that is known; other formats are made from it",
-               "kuulo.formats.json"),
+               "kuulo.formats.json", shows_turns=True),
     FormatSpec("lrc", ".lrc", "Lyrics: lines with their times, for music players", "kuulo.formats.lrc"),
     FormatSpec("nvivo", ".nvivo.txt", "Table of time spans and speakers for NVivo", "kuulo.formats.nvivo"),
     FormatSpec("rttm", ".rttm", "Who speaks when, for diarization tools and their scorers",
-               "kuulo.formats.rttm"),
+               "kuulo.formats.rttm", shows_turns=True),
     FormatSpec("srt", ".srt", "Subtitles (SubRip)", "kuulo.formats.srt", needs_words=True),
-    FormatSpec("textgrid", ".TextGrid", "Praat: a tier for each speaker", "kuulo.formats.textgrid"),
+    FormatSpec("textgrid", ".TextGrid", "Praat: a tier for each speaker", "kuulo.formats.textgrid", shows_turns=True),
     FormatSpec("timestamps", ".timestamps.txt", "Text with a time before each line, for MAXQDA, ATLAS.ti and NVivo",
                "kuulo.formats.timestamps"),
     FormatSpec("tsv", ".tsv", "Table with start and end in milliseconds, as openai/whisper writes it",

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from kuulo.formats import Layout
-from kuulo.formats.spoken import lines, no_space, seconds
+from kuulo.formats.spoken import no_space, seconds, stretches
 from kuulo.transcript import Transcript
 
 
@@ -21,6 +21,6 @@ def render(transcript: Transcript, layout: Layout) -> str:
     return "".join(
         f"SPEAKER {name} 1 {seconds(line.start_ms)} {seconds(line.end_ms - line.start_ms)}"
         f" <NA> <NA> {no_space(line.speaker)} <NA> <NA>\n"
-        for line in sorted(lines(transcript), key=lambda line: line.start_ms)
+        for line in sorted(stretches(transcript), key=lambda line: line.start_ms)
         if line.speaker
     )

@@ -51,6 +51,15 @@ def lines(transcript: Transcript) -> Iterator[Line]:
                 yield Line(begin, max(begin + 1, end_ms), said, label(speaker), words)
 
 
+def stretches(transcript: Transcript) -> Iterator[Line]:
+    """The lines; of a recording whose words nobody recognised its turns, with the speaker's label for a text."""
+    yield from lines(transcript)
+    label = labels(transcript)
+    for turn in () if transcript.segments else transcript.turns:
+        name, begin = label(turn.speaker), max(0, turn.start_ms)
+        yield Line(begin, max(begin + 1, turn.end_ms), name, name)
+
+
 def _parts(segment: Segment) -> Iterator[tuple[int, int, str, str | None, tuple[Word, ...]]]:
     runs = [
         (speaker, tuple(words))
@@ -68,7 +77,7 @@ def tiers(transcript: Transcript) -> list[Tier]:
     """A tier for each speaker in the order in which they first speak. A speaker's lines that overlap each other go to
     further tiers, `Anna (2)`; there is a tier even when nothing was said."""
     rows: dict[str, list[list[Line]]] = {}
-    for line in sorted(lines(transcript), key=lambda line: (line.start_ms, line.end_ms)):
+    for line in sorted(stretches(transcript), key=lambda line: (line.start_ms, line.end_ms)):
         of_speaker = rows.setdefault(line.speaker, [])
         free = next((row for row in of_speaker if row[-1].end_ms <= line.start_ms), None)
         if free is None:
