@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 def engines(context: click.Context, as_json: bool) -> None:
     """Which engines there are, which are installed, and what they can do.
 
-    They are listed in order of preference: without --engine, the first installed one that has the model is used.
+    They are listed in order of preference: without --engine, the first installed one that has the model is used. After
+    those that recognise words come those that tell speakers apart (--speaker-engine).
 
     An engine is installed beside Kuulo (pip), or in an environment of its own, where its packages cannot get into
     the way of another's. `kuulo engines install` makes one; it is used from then on.
@@ -83,7 +84,7 @@ def _rows(environments: Mapping[str, Environment], broken: Container[str]) -> li
     from kuulo.environments import recipe
 
     rows = []
-    for spec in table.specs():
+    for spec in (*table.specs(), *(s for s in table.specs("diarize") if "transcribe" not in s.tasks)):
         version, environment = None, environments.get(spec.name)
         if environment:
             version = environment.packages.get(spec.package, "unknown")
@@ -96,6 +97,7 @@ def _rows(environments: Mapping[str, Environment], broken: Container[str]) -> li
             {
                 "name": spec.name,
                 "version": version,
+                "tasks": list(spec.tasks),
                 "summary": spec.summary,
                 "devices": list(spec.devices),
                 "model_formats": list(spec.model_formats),
