@@ -83,7 +83,7 @@ def test_a_segment_is_cut_where_the_speaker_changes() -> None:
     assert [(s.text, s.start_ms, s.end_ms, s.speaker) for s in laid] == [
         (" w0 w1", 0, 900, "S1"), (" w2", 1000, 1500, "S2"),
     ]  # fmt: skip
-    assert [name.label for name in names] == ["S1", "S2"]
+    assert [(name.id, name.label) for name in names] == [("S1", "b"), ("S2", "a")]
 
 
 def test_overlap_ties_gaps_and_words_outside() -> None:
@@ -302,6 +302,6 @@ def test_rename_is_pure() -> None:
     laid, names = speakers.lay([words((0, 400))], [Turn(0, 500, "x")])
     made = Transcript(Audio("a", "0" * 64, 500), laid, speakers=names)
     assert speakers.rename(made, {"S1": "Anna"}).speakers[0].label == "Anna"
-    assert made.speakers[0].label == "S1"
+    assert made.speakers[0].label == "x"
     with pytest.raises(UsageError, match="no speaker S2"):
         speakers.rename(made, {"S2": "Ben"})

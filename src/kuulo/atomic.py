@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes, mode: int = 0o666) -> None:
     """`path` holds `data` afterwards, on the disk, or is what it was before.
 
     Raises OSError when the folder is missing, not writable or full; nothing is left behind then. The data goes to a
     temporary file in the same folder, so that putting it in place is one step of the file system; there is no lock,
     since shared file systems may have none: of two writers the last one wins, whole."""
     temporary = path.with_name(_temporary_name())
-    # 0o666 is narrowed by the umask: results in a shared folder are as readable as the user's other files.
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
+    # The mode is narrowed by the umask: results in a shared folder are as readable as the user's other files.
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

@@ -90,6 +90,11 @@ OPTIONS: tuple[Option, ...] = (
         "Its model: a name in the store or a path. Without it: the best one in the store.", metavar="NAME|PATH",
         result=True,
     ),
+    Option(
+        "roster", ("--roster",), "str", None, "What",
+        "Names for the speakers whose voices are enrolled in this file (`kuulo speakers enrol`).", metavar="FILE",
+        result=True,
+    ),
     Option("to", ("--to",), "time", None, "What", "Stop here in each recording.", metavar="TIME", result=True),
     # Recognition
     Option(

@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from kuulo import engines, miniature, options, speakers
+from kuulo import roster as rosters
 from kuulo.engines.base import EngineSpec, Unusable
 from kuulo.environments import recipe
 from kuulo.environments.installed import Environment
 from kuulo.errors import EngineMissing, KuuloError, ModelMissing, OptionRefused, UsageError
 from kuulo.machine import Machine
+from kuulo.roster import Roster
 from kuulo.site import Settings
 
 BETTER = "kuulo models pull small"
@@ -108,6 +110,7 @@ class Plan:
     key: str = field(default="")
     job: str = TRANSCRIBE
     diarizer: Diarizer | None = None
+    roster: Roster | None = None
 
     @property
     def spec(self) -> EngineSpec:
@@ -184,6 +187,7 @@ def resolve(settings: Settings, facts: Facts, recordings: int = 1) -> Plan:
         notes.append(f"{spec.quality_note} For a better transcript: {BETTER}")
     if model and model.built_in:
         notes.append(f"{miniature.NOTE} For real recordings: {BETTER}")
+    roster = read_roster(settings.values)
     plan = Plan(
         engine=spec.name,
         model=model,
@@ -195,7 +199,8 @@ def resolve(settings: Settings, facts: Facts, recordings: int = 1) -> Plan:
         threads=threads,
         notes=tuple(notes),
         environment=facts.environments.get(spec.name),
-        diarizer=choose_diarizer(settings.values, facts) if settings.values["speakers"] != "none" else None,
+        diarizer=choose_diarizer(settings.values, facts, roster) if settings.values["speakers"] != "none" else None,
+        roster=roster,
     )
     return dataclasses.replace(plan, key=_key(plan))
 
@@ -203,7 +208,8 @@ def resolve(settings: Settings, facts: Facts, recordings: int = 1) -> Plan:
 def resolve_diarization(settings: Settings, facts: Facts, recordings: int = 1) -> Plan:
     """The plan for telling the speakers of recordings apart, and no more. Raises as `resolve`."""
     values = settings.values
-    chosen = choose_diarizer(values, facts)
+    roster = read_roster(values)
+    chosen = choose_diarizer(values, facts, roster)
     spec = engines.spec(chosen.engine)
     name = str(values["device"]).partition(":")[0]
     if name not in ("auto", *spec.devices):
@@ -220,14 +226,30 @@ def resolve_diarization(settings: Settings, facts: Facts, recordings: int = 1) -
         threads=threads,
         environment=chosen.environment,
         job=DIARIZE,
+        roster=roster,
     )
     return dataclasses.replace(plan, key=_key(plan))
 
 
-def choose_diarizer(values: Mapping[str, Any], facts: Facts) -> Diarizer:
-    """Who tells the speakers apart: the engine and model that are named, else the first that is installed and has its
-    model. Raises UsageError, EngineMissing, ModelMissing."""
-    wanted, model = values["speaker_engine"], values["speaker_model"]
+def read_roster(values: Mapping[str, Any]) -> Roster | None:
+    """The voices that have names. Raises UsageError."""
+    if not values["roster"]:
+        return None
+    if values["speakers"] == "none":
+        raise UsageError("--roster names the speakers, and nobody tells them apart", do="add --speakers auto")
+    return rosters.read(Path(values["roster"]).expanduser())
+
+
+def choose_diarizer(values: Mapping[str, Any], facts: Facts, roster: Roster | None = None) -> Diarizer:
+    """Who tells the speakers apart: the engine and model that are named, else the roster's engine, else the first that
+    is installed and has its model. Raises UsageError, EngineMissing, ModelMissing."""
+    own = roster.engine if roster else None
+    wanted, model = values["speaker_engine"] or own, values["speaker_model"]
+    if own and wanted != own:
+        raise UsageError(
+            f"--speaker-engine {wanted} cannot compare voices with the roster's, which are of {own}",
+            do=f"leave --speaker-engine out, or enrol the voices anew with {wanted}",
+        )
     if wanted:
         spec = named_engine(str(wanted), facts, DIARIZE)
         if not spec.model_formats:
@@ -236,7 +258,7 @@ def choose_diarizer(values: Mapping[str, Any], facts: Facts) -> Diarizer:
                     f"--speaker-model: {spec.name} brings its own model and takes no other",
                     do="leave --speaker-model out, or name another --speaker-engine",
                 )
-            return _diarizer(spec, None, "named by --speaker-engine", facts)
+            return _diarizer(spec, None, "the roster's" if own else "named by --speaker-engine", facts)
         if model:
             found = facts.find_model(str(model), spec.model_formats)
             return _diarizer(spec, found, "engine and model named", facts)
@@ -473,6 +495,8 @@ def _key(plan: Plan) -> str:
     chosen["engine"] = plan.engine
     chosen["model"] = plan.model.digest if plan.model else None
     chosen["job"] = plan.job
+    # What the file holds, and not where it is.
+    chosen["roster"] = dataclasses.asdict(plan.roster) if plan.roster else None
     if plan.diarizer:
         chosen["speaker_engine"] = plan.diarizer.engine
         chosen["speaker_model"] = plan.diarizer.model.digest if plan.diarizer.model else None

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from kuulo import atomic, audio, engines, naming, report, runtimes, speakers, wire, work, workers
+from kuulo import roster as rosters
 from kuulo.engines.base import SAMPLE_RATE
 from kuulo.errors import CannotRun, InputFailed, KuuloError
 from kuulo.plan import DIARIZE, PACK_LONGEST_MS, Plan
 from kuulo.preparation import Preparation, advice
 from kuulo.report import Outcome, Report
 from kuulo.results import Results
-from kuulo.transcript import Turn
 from kuulo.work import Given, Work
 from kuulo.workers import Aside, Worker
 
@@ -301,7 +301,8 @@ class Run:
         """Who spoke when: the recording is finished, if it is heard too."""
         (one,) = worker.clips[event["id"]].works
         if kind == "turns":
-            one.turns, one.told_apart_by = [Turn.from_json(turn) for turn in event["turns"]], worker.hello
+            one.told_apart_by = worker.hello
+            one.take_turns(event)
             return
         del worker.clips[event["id"]]
         if one.outcome.state == report.STOPPED:
@@ -333,7 +334,7 @@ class Run:
             if self._diarizer is None or one.turns is not None:
                 self._finish(one)
         elif kind == "turns":
-            one.turns = [Turn.from_json(turn) for turn in event["turns"]]
+            one.take_turns(event)
         else:
             one.take(kind, dict(event))
             self.watcher.progress(one)
@@ -390,8 +391,18 @@ class Run:
     def _finish(self, one: Work) -> None:
         """Heard to its end: write its results."""
         one.segments = sorted(one.segments, key=lambda segment: segment.start_ms)
+        names = {name: name for name in one.voices}
         if one.turns is not None and self._diarizer:
-            one.segments = list(speakers.lay(one.segments, one.turns)[0])
+            laid, who = speakers.lay(one.segments, one.turns)
+            one.segments, names = list(laid), {speaker.label: speaker.id for speaker in who}
+        if self.plan.roster and one.voices:
+            try:
+                rosters.check_encoder(self.plan.roster, one.encoder)
+            except KuuloError as error:
+                self._failed(one, error.what, error.do)
+                return
+            found = rosters.identify(self.plan.roster, {n: one.voices[n] for n in names if n in one.voices})
+            one.known = {names[name]: match for name, match in found.items()}
         transcript = self.results.transcript(one, self.report.device, self.report.compute_type)
         try:
             self.results.write(one, transcript)

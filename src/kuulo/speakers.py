@@ -53,7 +53,8 @@ def parse(text: str) -> Wanted | None:
 
 
 def lay(segments: Sequence[Segment], turns: Sequence[Turn]) -> tuple[tuple[Segment, ...], tuple[Speaker, ...]]:
-    """The segments with their speakers, and the speakers. No word is lost, doubled or moved; segments stay in order."""
+    """The segments with their speakers, and these, labelled as the turns call them. No word is lost, doubled or moved;
+    segments stay in order."""
     ordered = sorted(turns, key=lambda turn: (turn.start_ms, turn.end_ms, turn.speaker))
     laid: list[Segment] = []
     before: str | None = None
@@ -65,7 +66,7 @@ def lay(segments: Sequence[Segment], turns: Sequence[Turn]) -> tuple[tuple[Segme
     for segment in laid:
         if segment.speaker is not None:
             names.setdefault(segment.speaker, f"S{len(names) + 1}")
-    return tuple(_named(segment, names) for segment in laid), tuple(Speaker(name, name) for name in names.values())
+    return tuple(_named(segment, names) for segment in laid), tuple(Speaker(id_, name) for name, id_ in names.items())
 
 
 def rename(transcript: Transcript, labels: Mapping[str, str]) -> Transcript:

@@ -155,13 +155,15 @@ class Turn:
 
 @dataclass(frozen=True)
 class Speaker:
-    """`id` is stable (`S1` speaks first); `label` is what people read and edit."""
+    """`id` is stable (`S1` speaks first); `label` is what people read and edit. `distance`: how far the voice is from
+    the nearest one that is enrolled (cosine distance, 0 to 2)."""
 
     id: str
     label: str
+    distance: Optional[float] = None
 
     def to_json(self) -> Json:
-        return dataclasses.asdict(self)
+        return _compact(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Speaker:

@@ -15,8 +15,8 @@ From the worker, on a private copy of its standard output (whatever the engine p
     checkpoint id, at_ms, state: segments sent so far are final; a clip sent again with this state goes on from here
     progress   id, done_ms
     speech     id, turns: the answer of the task detect-speech
-    turns      id, turns, voices: the answer of the task diarize, with speakers and, where the engine has them, their
-               embeddings
+    turns      id, turns, voices, encoder: the answer of the task diarize, with speakers and, where the engine has them,
+               their embeddings
     file_done  id, engine_ms
     file_failed id, what, do
     log        text

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
 from kuulo import wire
 from kuulo.journal import Heard, Journal
 from kuulo.report import Outcome
+from kuulo.roster import Match
 from kuulo.transcript import Segment, Turn
 
 
@@ -16,7 +18,8 @@ from kuulo.transcript import Segment, Turn
 class Work:
     """One recording on its way. Times of `segments` are from the start of the decoded range, which begins `offset_ms`
     into the recording and is `length_ms` long. `heard_by`: the worker that heard all of it; `turns`: who spoke when,
-    and `told_apart_by`: the worker that said so (their `hello`)."""
+    and `told_apart_by`: the worker that said so (their `hello`). `voices`: the turns' speakers' embeddings, of this
+    `encoder`, and `known`: whom the roster has near to the results' speakers."""
 
     id: str
     path: Path
@@ -40,6 +43,9 @@ class Work:
     heard: Heard = dataclasses.field(default_factory=Heard)
     heard_by: dict[str, Any] | None = None
     turns: list[Turn] | None = None
+    voices: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    encoder: str = ""
+    known: dict[str, Match] = dataclasses.field(default_factory=dict)
     told_apart_by: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def resume(self) -> None:
@@ -51,6 +57,11 @@ class Work:
         if self.heard.state is not None and self.heard.at_ms:
             self.outcome.resumed_at_ms = self.heard.at_ms + self.offset_ms
         self.journal.start(self.heard)
+
+    def take_turns(self, event: Mapping[str, Any]) -> None:
+        """A worker's word about who speaks when: into memory alone, since voices are nobody's business."""
+        self.turns = [Turn.from_json(turn) for turn in event["turns"]]
+        self.voices, self.encoder = dict(event.get("voices") or {}), str(event.get("encoder") or "")
 
     def take(self, kind: str, event: dict[str, object]) -> None:
         """A worker's word about this recording: into memory and into the journal."""

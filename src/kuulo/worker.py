@@ -164,7 +164,8 @@ class _Hearing:
             elif self._task.task == "diarize":
                 session: Any = self._session
                 found = session.diarize(samples)
-                self._send("turns", id=clip.id, turns=[turn.to_json() for turn in found.turns], voices=found.voices)
+                turns = [turn.to_json() for turn in found.turns]
+                self._send("turns", id=clip.id, turns=turns, voices=found.voices, encoder=found.encoder)
             elif clip.parts:
                 self._packed(clip, samples)
             else:

@@ -24,7 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("kuulo.cli.models:models", "Models: list, pull, add, verify, remove."),
     "run": ("kuulo.cli.run:run", "An engine's own program, with its own arguments."),
     "shims": ("kuulo.cli.shims:shims", "Commands with the other programs' names: install, list, remove."),
-    "speakers": ("kuulo.cli.speakers:speakers", "The speakers of a transcript: list, rename."),
+    "speakers": ("kuulo.cli.speakers:speakers", "Speakers: list, rename, and voices with names."),
     "transcribe": ("kuulo.cli.transcribe:transcribe", "Turn recordings into transcripts."),
     "translate-command": (
         "kuulo.cli.translate_command:translate_command",

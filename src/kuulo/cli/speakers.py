@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from kuulo.roster import Roster
 
 
 @click.group()
@@ -28,7 +33,9 @@ def list_(transcript: Path) -> None:
         kind, parts = ("turns", read.turns) if read.turns else ("segments", read.segments)
         own = [part.end_ms - part.start_ms for part in parts if part.speaker == speaker.id]
         seconds = sum(own) // 1000
-        click.echo(f"{speaker.id}  {label(speaker.id)}  {seconds // 60}:{seconds % 60:02d} in {len(own)} {kind}")
+        near = "" if speaker.distance is None else f"; nearest enrolled voice at {speaker.distance:.2f}"
+        time = f"{seconds // 60}:{seconds % 60:02d}"
+        click.echo(f"{speaker.id}  {label(speaker.id)}  {time} in {len(own)} {kind}{near}")
 
 
 @speakers.command()
@@ -66,6 +73,112 @@ def rename(transcript: Path, names: tuple[str, ...]) -> None:
         raise CannotRun(
             f"it cannot be written: {error.strerror}", looked_at=str(error.filename or transcript)
         ) from error
+
+
+_ROSTER = click.option(
+    "--roster",
+    type=click.Path(path_type=Path),
+    help="The roster's file.  [default: kuulo-roster.json in this folder]",
+)
+
+
+@speakers.command()
+@click.argument("name")
+@click.argument("clips", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="CLIP...")
+@_ROSTER
+def enrol(name: str, clips: tuple[Path, ...], roster: Path | None) -> int:
+    """Remember somebody's voice, so that `--roster` names it in every recording.
+
+    In a CLIP one person alone speaks, for 5 s or more; half a minute from a recording of the same project is good.
+    More clips of a person, now or later, make the voice surer.
+
+    Voices are personal data. They are in the roster's file and nowhere else; `kuulo speakers forget NAME` removes
+    one, and deleting the file removes all.
+
+    \b
+    kuulo speakers enrol Anna anna.wav
+    kuulo transcribe interviews/ --speakers auto --roster kuulo-roster.json
+    """
+    from kuulo import naming
+    from kuulo import roster as rosters
+    from kuulo.errors import UsageError
+
+    path = roster or rosters.USUAL
+    if not name.strip() or any(ord(letter) < 32 for letter in name):
+        raise UsageError(f"{name!r} is no name", do="kuulo speakers enrol Anna anna.wav")
+    read = rosters.read(path) if path.exists() else rosters.Roster()
+    for clip, voice, seconds, encoder in _voices(clips, read):
+        try:
+            read = rosters.enrolled(read, name.strip(), voice, seconds, encoder)
+        except UsageError as error:
+            raise UsageError(f"{naming.shown(clip)}: {error.what}", looked_at=error.looked_at, do=error.do) from error
+    rosters.write(path, read)
+    known = next(voice for voice in read.voices if voice.name == name.strip())
+    click.echo(f"{naming.shown(name.strip())}: {known.seconds:.0f} s of speech in {known.clips} clips")
+    click.echo(
+        f"in {naming.shown(path.absolute())}, which you alone can read; it holds voices, which are personal data: "
+        "delete it when the project ends",
+        err=True,
+    )
+    return 0
+
+
+def _voices(clips: tuple[Path, ...], roster: Roster) -> Iterator[tuple[Path, list[float], float, str]]:
+    """Each clip, its voice's embedding, the seconds of speech in it, and the encoder. Raises UsageError for a clip that
+    cannot be heard, or has several voices or none."""
+    import tempfile
+
+    from kuulo import audio, naming, plan, run, site, survey
+    from kuulo.cli import progress
+    from kuulo.errors import UsageError
+
+    with tempfile.TemporaryDirectory(prefix="kuulo-enrol-") as folder:
+        engine = {"speaker_engine": roster.engine} if roster.engine else {}
+        files = site.load()
+        given = {"speakers": "auto", "output": folder, "format": ("json",), "quiet": True, **engine}
+        resolved = plan.resolve_diarization(site.settle(files, given), survey.facts(files), len(clips))
+        job = run.Run(resolved, [audio.Recording(clip) for clip in clips], [], progress.watcher(quiet=True))
+        job.go()
+        for clip, work in zip(clips, job.works, strict=True):
+            shown = naming.shown(clip)
+            if work.outcome.why:
+                raise UsageError(f"{shown}: {work.outcome.why}", do=work.outcome.do)
+            if work.turns and not work.voices:
+                raise UsageError(
+                    f"{resolved.engine} gives no voices that could be compared", do="--speaker-engine resemblyzer"
+                )
+            if len(work.voices) != 1:
+                raise UsageError(
+                    f"{shown}: {len(work.voices) or 'no'} voices are heard in it, and it must be one",
+                    do="cut out a part in which this person alone speaks",
+                )
+            ((_, voice),) = work.voices.items()
+            seconds = sum(turn.end_ms - turn.start_ms for turn in work.turns or ()) / 1000
+            yield clip, voice, seconds, work.encoder
+
+
+@speakers.command(name="roster")
+@_ROSTER
+def roster_(roster: Path | None) -> None:
+    """Whose voices are enrolled."""
+    from kuulo import naming
+    from kuulo import roster as rosters
+
+    for voice in rosters.read(roster or rosters.USUAL).voices:
+        click.echo(f"{naming.shown(voice.name)}  {voice.seconds:.0f} s of speech in {voice.clips} clips")
+
+
+@speakers.command()
+@click.argument("name")
+@_ROSTER
+def forget(name: str, roster: Path | None) -> None:
+    """Remove somebody's voice from the roster. Names in transcripts stay."""
+    from kuulo import naming
+    from kuulo import roster as rosters
+
+    path = roster or rosters.USUAL
+    rosters.write(path, rosters.without(rosters.read(path), name))
+    click.echo(f"{naming.shown(name)} is forgotten")
 
 
 def _beside(transcript: Path, extension: str) -> Path:

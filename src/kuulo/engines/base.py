@@ -123,10 +123,12 @@ class Diarization:
     """Who speaks when: the answer of `diarize`, which a session for the task "diarize" has instead of `transcribe`.
 
     `turns` in order of their starts, in ms from samples[0]; they may overlap. `voices`: an embedding of each speaker,
-    where the engine has one; those of one engine can be compared by their cosine distance."""
+    where the engine has one; `encoder` says what made them, ENGINE:DIGEST: those of equal encoders can be compared by
+    their cosine distance."""
 
     turns: List[Turn]
     voices: Dict[str, List[float]] = field(default_factory=dict)
+    encoder: str = ""
 
 
 Said = Union[Language, Segment, Checkpoint, Progress]

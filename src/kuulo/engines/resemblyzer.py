@@ -9,6 +9,7 @@ Parses on Python 3.9; imports numpy and scipy inside functions.
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
@@ -115,7 +116,8 @@ class DiarizeSession(Session):
         groups = grouped(means, weights, self._least, self._most, self._threshold)
         centres = _centres(means, weights, groups)[0]
         turns, names = turns_of(speech, windows, np.argmax(embedded @ centres.T, axis=1))
-        return Diarization(turns, {name: [float(x) for x in centres[group]] for group, name in names.items()})
+        voices = {name: [float(x) for x in centres[group]] for group, name in names.items()}
+        return Diarization(turns, voices, f"{SPEC.name}:{hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()[:16]}")
 
     def _embedded(self, samples: Any, windows: Sequence[Tuple[int, int]]) -> Iterator[Any]:
         """Embeddings (b, 256) of windows (start, end in frames), a batch at a time."""
