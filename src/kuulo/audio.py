@@ -82,6 +82,7 @@ class Decoded:
     offset_ms: int
     complete: bool = True
     warning: str | None = None
+    channels: int = 1
 
     @property
     def duration_ms(self) -> int:
@@ -210,8 +211,10 @@ def decode(
     from_ms: int | None = None,
     to_ms: int | None = None,
     stop: threading.Event | None = None,
+    layout: str = "mono",
 ) -> Decoded:
     """Writes the recording from `from_ms` to `to_ms` into the file `pcm`: raw float32, little endian, mono, 16 kHz.
+    With the layout OWN all its channels, a value of each in turn.
 
     In constant memory. Sound is taken as continuous, as FFmpeg does by default: gaps in time stamps are closed. It is
     read from its beginning even when `from_ms` is late, since seeking in formats without an index (mp3) gives wrong
@@ -220,7 +223,7 @@ def decode(
     with _opened(path) as (container, stream), pcm.open("wb", buffering=1 << 20) as out:
         if not stream.sample_rate or not stream.codec_context.channels:
             raise InputFailed("its header names no sample rate or no channels", do="repair or convert the file")
-        reading = _Reading(path, container, stream)
+        reading = _Reading(path, container, stream, layout)
         first = (from_ms or 0) * SAMPLE_RATE // 1000
         last = to_ms * SAMPLE_RATE // 1000 if to_ms is not None else None
         at = written = 0
@@ -243,13 +246,17 @@ def decode(
     if written == 0:
         raise InputFailed(f"it ends before --from: it is {_clock(at * 1000 // SAMPLE_RATE)} long")
     warning = reading.warning(at * 1000 // SAMPLE_RATE)
-    return Decoded(written, (from_ms or 0), complete=warning is None, warning=warning)
+    return Decoded(written, (from_ms or 0), warning is None, warning, reading.channels)
+
+
+OWN = "own"
+"""Instead of the name of a layout: the channels that a recording has."""
 
 
 def levels(path: Path, layout: str = "stereo") -> Any:
     """How loud each channel is: the sums of the samples' sizes (0 to 1) over each 10 ms, a numpy float64 array
-    (frames, channels), the last frame being what is left. `layout` is FFmpeg's name of the channels that are wanted; a
-    recording with one channel has that one in all of them. Raises InputFailed."""
+    (frames, channels), the last frame being what is left. `layout` is FFmpeg's name of the channels that are wanted, or
+    OWN; a recording with one channel has that one in all of them. Raises InputFailed."""
     import numpy as np
 
     frame = SAMPLE_RATE // 100
@@ -266,10 +273,12 @@ def levels(path: Path, layout: str = "stereo") -> Any:
 
 
 class _Reading:
-    """The samples of a stream, and what went wrong on the way. `layout`: FFmpeg's name of the channels they come in."""
+    """The samples of a stream, and what went wrong on the way. `layout`: FFmpeg's name of the channels they come in, or
+    OWN for those of the first frame; `channels`: how many these are."""
 
     def __init__(self, path: Path, container: Any, stream: Any, layout: str = "mono") -> None:
-        self._layout = layout
+        self._layout: Any = layout
+        self.channels = 1
         self._container = container
         self._stream = stream
         self._samples = 0
@@ -290,6 +299,7 @@ class _Reading:
             # A resampler takes one kind of frame, but rate and channels may change: joined mp3, radio, broadcasts.
             if kind != (frame.format.name, frame.layout.name, frame.sample_rate):
                 yield from self._rest(resampler)
+                self._layout = self._layout if self._layout != OWN else frame.layout
                 resampler = AudioResampler(format="s16", layout=self._layout, rate=SAMPLE_RATE)
                 kind = (frame.format.name, frame.layout.name, frame.sample_rate)
             frame.pts = None
@@ -304,7 +314,8 @@ class _Reading:
     def _block(self, frame: Any) -> Iterator[Any]:
         block = frame.to_ndarray().reshape(-1).astype("<f4") / 32768.0
         if self._layout != "mono":
-            block = block.reshape(-1, frame.layout.nb_channels)
+            self.channels = frame.layout.nb_channels
+            block = block.reshape(-1, self.channels)
         if len(block):
             self._samples += len(block)
             yield block

@@ -77,7 +77,8 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "speakers", ("--speakers",), "speakers", "none", "What",
-        "Who says what: auto, the number of speakers, a range of it, or none to leave it.", metavar="auto|N|MIN-MAX",
+        "Who says what: auto, the number of speakers, a range of it, channels (a speaker for each channel), or none.",
+        metavar="auto|N|MIN-MAX|channels",
         result=True,
     ),
     Option(

@@ -131,6 +131,11 @@ class Plan:
             chosen["word_times"] = True
         return chosen
 
+    @property
+    def by_channel(self) -> bool:
+        """Whether each channel is a speaker's."""
+        return str(self.options["speakers"]) == speakers.CHANNELS
+
     def speaker_options(self) -> dict[str, Any]:
         """What the engine that tells speakers apart is told."""
         wanted = speakers.parse(str(self.options["speakers"]))
@@ -245,6 +250,15 @@ def choose_diarizer(values: Mapping[str, Any], facts: Facts, roster: Roster | No
     is installed and has its model. Raises UsageError, EngineMissing, ModelMissing."""
     own = roster.engine if roster else None
     wanted, model = values["speaker_engine"] or own, values["speaker_model"]
+    if (values["speakers"] == speakers.CHANNELS) != (wanted == speakers.CHANNELS):
+        if wanted == speakers.CHANNELS:
+            raise UsageError("the engine channels gives each channel a speaker", do="--speakers channels")
+        if wanted:
+            raise UsageError(
+                f"--speakers channels is not for {wanted}, which tells voices apart",
+                do="leave out --speaker-engine and --roster, or take --speakers auto",
+            )
+        wanted = speakers.CHANNELS
     if own and wanted != own:
         raise UsageError(
             f"--speaker-engine {wanted} cannot compare voices with the roster's, which are of {own}",
@@ -258,7 +272,12 @@ def choose_diarizer(values: Mapping[str, Any], facts: Facts, roster: Roster | No
                     f"--speaker-model: {spec.name} brings its own model and takes no other",
                     do="leave --speaker-model out, or name another --speaker-engine",
                 )
-            return _diarizer(spec, None, "the roster's" if own else "named by --speaker-engine", facts)
+            why = (
+                "the roster's"
+                if own
+                else f"named by {'--speaker-engine' if values['speaker_engine'] else '--speakers'}"
+            )
+            return _diarizer(spec, None, why, facts)
         if model:
             found = facts.find_model(str(model), spec.model_formats)
             return _diarizer(spec, found, "engine and model named", facts)
@@ -268,7 +287,7 @@ def choose_diarizer(values: Mapping[str, Any], facts: Facts, roster: Roster | No
                 f"no store has a model for {spec.name}", looked_at=facts.stores, do="kuulo models list --catalog"
             )
         return _diarizer(spec, best, f"engine named; {best.name} is the best of its models in the store", facts)
-    usable = [s for s in engines.specs(DIARIZE) if facts.installed.get(s.name)]
+    usable = [s for s in engines.specs(DIARIZE) if facts.installed.get(s.name) and s.name != speakers.CHANNELS]
     if not usable:
         raise EngineMissing("no engine that tells speakers apart is installed", do="pip install kuulo")
     if model:

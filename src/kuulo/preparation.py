@@ -15,14 +15,16 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kuulo import audio, naming
+from kuulo import audio, channels, naming
 from kuulo.engines.base import SAMPLE_RATE
 from kuulo.errors import InputFailed, KuuloError
 from kuulo.journal import Journal
-from kuulo.plan import Plan
+from kuulo.plan import DIARIZE, Plan
 from kuulo.results import Results
-from kuulo.work import Work
+from kuulo.work import CHANNELS, Work
 from kuulo.worker import SPEECH
+
+BY_VOICE = "tell them apart by their voices: --speakers auto, or the number"
 
 AHEAD_BYTES = 2 << 30
 """Decoded audio that may lie in scratch (2 GiB is 9 hours)."""
@@ -73,10 +75,10 @@ class Preparation:
     def forget(self, work: Work) -> None:
         """The recording is dealt with: its decoded audio goes."""
         if work.pcm is not None:
-            for ending in ("", SPEECH):
+            for ending in ("", SPEECH, CHANNELS):
                 work.pcm.with_name(work.pcm.name + ending).unlink(missing_ok=True)
         with self._space:
-            self._bytes -= work.samples * 4
+            self._bytes -= self._size(work)
             work.samples = 0
             self._space.notify_all()
 
@@ -132,19 +134,50 @@ class Preparation:
                 stop=self._stop,
             )
             work.samples = decoded.samples
+            if self._plan.by_channel:
+                self._decode_channels(work)
         finally:
             with self._space:
-                self._bytes += work.samples * 4 - expected
+                self._bytes += self._size(work) - expected
         work.offset_ms = decoded.offset_ms
         work.length_ms = -(-decoded.samples * 1000 // SAMPLE_RATE)
         work.outcome.audio_ms = work.length_ms
         work.outcome.warning = decoded.warning
+        if self._asks_for_voices and _has_own_channels(work.path):
+            work.outcome.warn("its channels have different speakers: --speakers channels takes each for one")
+
+    @property
+    def _asks_for_voices(self) -> bool:
+        """Whether speakers are told apart, and not by their channels."""
+        plan = self._plan
+        return (plan.diarizer is not None or plan.job == DIARIZE) and not plan.by_channel
+
+    def _decode_channels(self, work: Work) -> None:
+        """Decode all channels too. Raises InputFailed where they are no speakers' own."""
+        asked = self._plan.options
+        path = work.channels_pcm
+        decoded = audio.decode(
+            work.path, path, from_ms=asked["from"], to_ms=asked["to"], stop=self._stop, layout=audio.OWN
+        )
+        if decoded.channels < 2:
+            raise InputFailed("it has one channel, and --speakers channels takes each for a speaker", do=BY_VOICE)
+        if channels.same(path, decoded.samples, decoded.channels):
+            raise InputFailed("all its channels hold the same, so they tell no speakers apart", do=BY_VOICE)
+        work.channels, work.samples = decoded.channels, min(work.samples, decoded.samples)
+
+    def _size(self, work: Work) -> int:
+        """Bytes that its decoded audio takes in scratch."""
+        return work.samples * 4 * (1 + (work.channels if self._plan.by_channel else 0))
 
     def _standard_input(self) -> Path:
         path = self._scratch / naming.STDIN_NAME
         with path.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
         return path
+
+
+def _has_own_channels(path: Path) -> bool:
+    return audio.probe(path).channels > 1 and channels.differ(audio.levels(path, audio.OWN))
 
 
 def advice(error: OSError) -> str | None:

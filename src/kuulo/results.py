@@ -23,7 +23,6 @@ from kuulo.errors import CannotRun, InputFailed, KuuloError
 from kuulo.formats import json as master
 from kuulo.note import Note
 from kuulo.plan import DIARIZE, Plan
-from kuulo.roster import Match
 from kuulo.transcript import Audio, Provenance, Speaker, Step, Transcript, Word
 from kuulo.work import Work
 
@@ -169,7 +168,7 @@ class Results:
             segments=tuple(segments),
             language=work.language,
             language_confidence=work.confidence,
-            speakers=tuple(_speaker(id_, work.known.get(id_)) for id_ in dict.fromkeys(name for name in who if name)),
+            speakers=tuple(self._speaker(work, id_) for id_ in dict.fromkeys(name for name in who if name)),
             provenance=Provenance(
                 kuulo=kuulo.__version__,
                 key=work.key,
@@ -181,6 +180,13 @@ class Results:
             ),
             turns=turns,
         )
+
+    def _speaker(self, work: Work, id_: str) -> Speaker:
+        """A speaker, called as the channel, or as the roster has it where that is sure."""
+        match = work.known.get(id_)
+        if match is None:
+            return Speaker(id_, work.called.get(id_, id_) if self.plan.by_channel else id_)
+        return Speaker(id_, match.name if match.sure else f"unknown ({id_})", round(match.distance, 3))
 
     def _diarize_step(self, work: Work) -> tuple[Step, ...]:
         """How the speakers were told apart."""
@@ -223,13 +229,6 @@ class Results:
             packages=hello["packages"],
             elapsed_ms=work.outcome.engine_ms,
         )
-
-
-def _speaker(id_: str, match: Match | None) -> Speaker:
-    """A speaker with the roster's name, where that is sure."""
-    if match is None:
-        return Speaker(id_, id_)
-    return Speaker(id_, match.name if match.sure else f"unknown ({id_})", round(match.distance, 3))
 
 
 def _rounded(words: Sequence[Word]) -> tuple[Word, ...]:

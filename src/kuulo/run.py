@@ -198,7 +198,11 @@ class Run:
             self._failed(one, f"nothing can be written to the output folder: {error.strerror}", advice(error))
             return
         if self._diarizer:
-            self._diarizer.add(Given(wire.Clip(one.id, str(one.pcm), one.samples), [one]))
+            mono = Given(wire.Clip(one.id, str(one.pcm), one.samples), [one])
+            self._diarizer.add(work.by_channel(one) if self.plan.by_channel else mono)
+        if self.plan.job == DIARIZE and self.plan.by_channel:
+            self._queue(work.by_channel(one))
+            return
         if self.plan.options["pack"] and one.length_ms <= PACK_LONGEST_MS and one.heard.state is None:
             if sum(w.length_ms + PACK_GAP_MS for w in self._short) + one.length_ms > WINDOW_MS:
                 self._pack()
@@ -391,10 +395,14 @@ class Run:
     def _finish(self, one: Work) -> None:
         """Heard to its end: write its results."""
         one.segments = sorted(one.segments, key=lambda segment: segment.start_ms)
-        names = {name: name for name in one.voices}
+        names: dict[str, str] = {}
         if one.turns is not None and self._diarizer:
             laid, who = speakers.lay(one.segments, one.turns)
             one.segments, names = list(laid), {speaker.label: speaker.id for speaker in who}
+        elif one.turns is not None:
+            names = {name: f"S{n}" for n, name in enumerate(dict.fromkeys(t.speaker for t in one.turns), start=1)}
+            one.turns = [dataclasses.replace(turn, speaker=names[turn.speaker]) for turn in one.turns]
+        one.called = {id_: name for name, id_ in names.items()}
         if self.plan.roster and one.voices:
             try:
                 rosters.check_encoder(self.plan.roster, one.encoder)

@@ -1,6 +1,6 @@
 """Who said what: turns of speakers laid over words. Pure; times in ms.
 
-    parse      what `--speakers` asks for: none, auto, 2, 2-5
+    parse      what `--speakers` asks for: none, auto, channels, 2, 2-5
     lay        gives each word to a speaker and cuts segments where the speaker changes
     rename     gives speakers other labels
 
@@ -30,6 +30,9 @@ SHORTEST_MS = 250
 
 MOST = 99
 
+CHANNELS = "channels"
+"""Instead of a number: a speaker for each channel."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -40,15 +43,15 @@ class Wanted:
 
 
 def parse(text: str) -> Wanted | None:
-    """`none`, `auto`, a number, or a range as 2-5; None for none. Raises UsageError."""
+    """`none`, `auto`, `channels`, a number, or a range as 2-5; None for none. Raises UsageError."""
     word = text.strip().lower()
     if word == "none":
         return None
-    if word == "auto":
+    if word in ("auto", CHANNELS):
         return Wanted()
     found = re.fullmatch(r"([1-9]\d?)(?:-([1-9]\d?))?", word)
     if not found or (found[2] and int(found[2]) < int(found[1])):
-        raise UsageError(f"{text!r} is no number of speakers", do="auto, none, a number as 2, or a range as 2-5")
+        raise UsageError(f"{text!r} is no number of speakers", do="auto, none, channels, a number as 2, a range as 2-5")
     return Wanted(int(found[1]), int(found[2] or found[1]))
 
 

@@ -61,6 +61,7 @@ class Clip:
     `speech`: only these ranges (ms) hold speech; None when speech detection was not asked for.
     `parts`: the file holds several recordings with gaps between them; each part is (id, start_ms, end_ms) and
     events are sent for the parts' ids, on the parts' own clocks.
+    `channels`: how many values each sample has, one after the other; for the engine `channels` alone more than one.
     `state`: go on from a checkpoint."""
 
     id: str
@@ -69,6 +70,7 @@ class Clip:
     speech: Optional[Tuple[Tuple[int, int], ...]] = None
     parts: Tuple[Tuple[str, int, int], ...] = ()
     state: Optional[Dict[str, Any]] = None
+    channels: int = 1
 
 
 def encode(kind: str, fields: Mapping[str, Any]) -> bytes:

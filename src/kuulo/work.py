@@ -13,13 +13,17 @@ from kuulo.report import Outcome
 from kuulo.roster import Match
 from kuulo.transcript import Segment, Turn
 
+CHANNELS = ".channels"
+"""After the name of a decoded recording: all its channels."""
+
 
 @dataclasses.dataclass
 class Work:
     """One recording on its way. Times of `segments` are from the start of the decoded range, which begins `offset_ms`
     into the recording and is `length_ms` long. `heard_by`: the worker that heard all of it; `turns`: who spoke when,
     and `told_apart_by`: the worker that said so (their `hello`). `voices`: the turns' speakers' embeddings, of this
-    `encoder`, and `known`: whom the roster has near to the results' speakers."""
+    `encoder`, and `known`: whom the roster has near to the results' speakers; `called`: what the
+    turns call them. `channels`: how many are decoded for who tells them apart by these."""
 
     id: str
     path: Path
@@ -30,6 +34,7 @@ class Work:
     offset_ms: int = 0
     pcm: Path | None = None
     samples: int = 0
+    channels: int = 1
     sha256: str = ""
     bytes: int = 0
     modified_ns: int = 0
@@ -46,6 +51,7 @@ class Work:
     voices: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     encoder: str = ""
     known: dict[str, Match] = dataclasses.field(default_factory=dict)
+    called: dict[str, str] = dataclasses.field(default_factory=dict)
     told_apart_by: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def resume(self) -> None:
@@ -57,6 +63,12 @@ class Work:
         if self.heard.state is not None and self.heard.at_ms:
             self.outcome.resumed_at_ms = self.heard.at_ms + self.offset_ms
         self.journal.start(self.heard)
+
+    @property
+    def channels_pcm(self) -> Path:
+        """Where the decoded channels are."""
+        assert self.pcm is not None
+        return self.pcm.with_name(self.pcm.name + CHANNELS)
 
     def take_turns(self, event: Mapping[str, Any]) -> None:
         """A worker's word about who speaks when: into memory alone, since voices are nobody's business."""
@@ -98,6 +110,11 @@ def alone(work: Work) -> Given:
     """The clip of one recording, from its last checkpoint on."""
     state = dict(work.heard.state) if work.heard.state is not None else None
     return Given(wire.Clip(work.id, str(work.pcm), work.samples, state=state), [work])
+
+
+def by_channel(work: Work) -> Given:
+    """The clip of one recording with all its channels."""
+    return Given(wire.Clip(work.id, str(work.channels_pcm), work.samples, channels=work.channels), [work])
 
 
 def packed(name: str, works: list[Work], scratch: Path, gap_ms: int, sample_rate: int) -> Given:

@@ -259,7 +259,8 @@ class _Hearing:
 def _open(clip: Clip) -> Any:
     import numpy as np
 
-    return np.memmap(clip.pcm, dtype="<f4", mode="r", shape=(clip.samples,))
+    shape = (clip.samples, clip.channels) if clip.channels > 1 else (clip.samples,)
+    return np.memmap(clip.pcm, dtype="<f4", mode="r", shape=shape)
 
 
 def _index(ms: int) -> int:

@@ -44,7 +44,7 @@ def diarize(inputs: tuple[str, ...], overwrite: bool, dry_run: bool, **arguments
     given["format"] = _formats(given.get("format", USUAL_FORMATS))
     given.setdefault("speakers", "auto")
     if str(given["speakers"]).strip().lower() == "none":
-        raise UsageError("--speakers none leaves nothing to do", do="auto, a number as 2, or a range as 2-5")
+        raise UsageError("--speakers none leaves nothing to do", do="auto, channels, a number as 2, a range as 2-5")
     files = site.load()
     settings = site.settle(files, given)
     found = audio.find(inputs)

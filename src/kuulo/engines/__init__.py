@@ -30,6 +30,7 @@ MODULES: Dict[str, str] = {
     "pocketsphinx": "kuulo.engines.pocketsphinx",
     "silero": "kuulo.engines.silero",
     "resemblyzer": "kuulo.engines.resemblyzer",
+    "channels": "kuulo.engines.channels",
     "null": "kuulo.engines.null",
 }
 
