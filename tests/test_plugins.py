@@ -51,7 +51,8 @@ def test_the_example_passes_the_contract(plugged: str, kuulo_environment: dict[s
 def test_it_is_an_engine_like_others(plugged: str, kuulo: Kuulo) -> None:
     rows = json.loads(kuulo("engines", "--json", env=path(plugged)).stdout)["engines"]
     (row,) = [r for r in rows if r["name"] == "dtmf"]
-    assert row["version"] == "1.0" and rows[-1] is row, "ours come first"
+    assert row["version"] == "1.0"
+    assert [r for r in rows if "transcribe" in r["tasks"]][-1] is row, "ours come first"
     explained = kuulo("explain", "--engine", "dtmf", "--beam-size", "2", env=path(plugged))
     assert "kuulo_dtmf.keys(audio, shortest_ms=40)" in explained.stdout
     assert "--beam-size 2\n      refused: dtmf has nothing like it" in explained.stdout
