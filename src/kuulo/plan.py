@@ -124,7 +124,7 @@ class Plan:
         """What the worker is told: the options that the engine honours."""
         chosen = {n: v for n, v in self.options.items() if n in self.spec.options}
         if self.job == DIARIZE:
-            return {**chosen, **self.speaker_options()}
+            return self.speaker_options(self.spec)
         if "threads" in chosen:
             chosen["threads"] = self.threads
         if self.options["pack"] or (self.diarizer and has_word_times(self.spec, self.raw)):
@@ -136,10 +136,14 @@ class Plan:
         """Whether each channel is a speaker's."""
         return str(self.options["speakers"]) == speakers.CHANNELS
 
-    def speaker_options(self) -> dict[str, Any]:
-        """What the engine that tells speakers apart is told."""
-        wanted = speakers.parse(str(self.options["speakers"]))
-        return {"speakers": [wanted.least, wanted.most]} if wanted else {}
+    def speaker_options(self, spec: EngineSpec) -> dict[str, Any]:
+        """What the engine that tells speakers apart is told. Where it is beside the recognition and cannot have its
+        device, it takes the CPU."""
+        wanted = speakers.parse(str(self.options["speakers"])) or speakers.Wanted()
+        device = str(self.options["device"])
+        able = device.partition(":")[0] in ("auto", *spec.devices)
+        told = {"speakers": [wanted.least, wanted.most], "device": device if able else "cpu", "threads": self.threads}
+        return {name: value for name, value in told.items() if name in spec.options}
 
     def key_for(self, audio_sha256: str) -> str:
         """Digest of everything that decides this recording's words: equal key, nothing to do again."""
@@ -332,15 +336,15 @@ def choose(settings: Settings, facts: Facts) -> tuple[EngineSpec, Model | None, 
     return _best_of_all(settings, usable, facts)
 
 
-def known_engine(name: str, task: str = TRANSCRIBE) -> EngineSpec:
-    """The engine of that name for a task, installed or not; raises UsageError for an unknown one, EngineMissing for one
-    of another package that does not work."""
+def known_engine(name: str, task: str | None = TRANSCRIBE) -> EngineSpec:
+    """The engine of that name for a task, None for any, installed or not; raises UsageError for an unknown one,
+    EngineMissing for one of another package that does not work."""
     try:
         spec = engines.spec(name) if name in engines.names() else None
     except Unusable as error:
         raise EngineMissing(error.what, do=error.do) from error
-    if spec is None or task not in spec.tasks:
-        known = [s.name for s in engines.specs(task)]
+    if spec is None or (task and task not in spec.tasks):
+        known = [s.name for s in engines.specs(task or TRANSCRIBE)]
         near = difflib.get_close_matches(name, known, n=1)
         do = f"did you mean {near[0]}?" if near else None
         if by_program := recipe.of_program(name):

@@ -158,7 +158,8 @@ class Run:
         if chosen is None:
             return None
         path = str(chosen.model.path) if chosen.model else None
-        task = wire.Task(DIARIZE, chosen.engine, chosen.model_name, path, self.plan.speaker_options())
+        told = self.plan.speaker_options(engines.spec(chosen.engine))
+        task = wire.Task(DIARIZE, chosen.engine, chosen.model_name, path, told)
         return Aside(self, task, runtimes.of(chosen.environment))
 
     def _write_report(self) -> None:

@@ -22,6 +22,7 @@ import pytest
 from kuulo import engines, options
 from kuulo.engines.base import Checkpoint, EngineSpec, Language, Progress, Session, Unusable
 from kuulo.engines.whisper_text import EARLY_MS
+from kuulo.models import check
 from kuulo.transcript import Segment
 from kuulo.wire import Task
 from sessions import GREEDY, UNCLOSED, task
@@ -115,10 +116,12 @@ MOST_FILES = 3
 @pytest.mark.parametrize("name", [n for n in engines.MODULES if n != "null"])
 def test_few_files_name_an_engine(name: str) -> None:
     """Whoever adds an engine touches hardly anything else. (Examples in docstrings and comments do not count, nor does
-    a package's name where an engine says which packages it needs, nor a program of the same name whose command line
-    Kuulo understands.)"""
+    a package's name where an engine says which packages it needs, a program of the same name whose command line Kuulo
+    understands, nor a model format of the same name.)"""
     naming = set()
     programs = {SOURCE / "commands" / "__init__.py", SOURCE / "commands" / f"{name.replace('-', '_')}.py"}
+    if name in check.FORMATS:
+        programs |= {*(SOURCE / "models").rglob("*.py"), SOURCE / "cli" / "models.py"}
     for path in {*SOURCE.rglob("*.py")} - programs:
         constants = {n.value for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Constant)}
         needs = path.parent == SOURCE / "engines" and name in PACKAGES.get(path.stem, ())

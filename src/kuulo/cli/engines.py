@@ -80,6 +80,8 @@ def _where(row: dict[str, Any]) -> str:
 
 
 def _rows(environments: Mapping[str, Environment], broken: Container[str]) -> list[dict[str, Any]]:
+    from packaging.utils import canonicalize_name
+
     from kuulo import engines as table
     from kuulo.environments import recipe
 
@@ -87,7 +89,7 @@ def _rows(environments: Mapping[str, Environment], broken: Container[str]) -> li
     for spec in (*table.specs(), *(s for s in table.specs("diarize") if "transcribe" not in s.tasks)):
         version, environment = None, environments.get(spec.name)
         if environment:
-            version = environment.packages.get(spec.package, "unknown")
+            version = environment.packages.get(canonicalize_name(spec.package), "unknown")
         elif spec.name not in broken and table.installed(spec):
             try:
                 version = importlib.metadata.version(spec.package)
@@ -275,7 +277,7 @@ def _recipe(name: str) -> Recipe:
     from kuulo.environments import recipe
     from kuulo.errors import UsageError
 
-    spec = plan.known_engine(name)
+    spec = plan.known_engine(name, task=None)
     if not recipe.has(name):
         raise UsageError(
             f"no environment is known for {name}",

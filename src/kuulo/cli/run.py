@@ -34,7 +34,7 @@ def run(engine: str, program: str | None, arguments: tuple[str, ...]) -> int:
     from kuulo import plan, site
     from kuulo.environments import recipe
 
-    name = recipe.of_program(engine) or plan.known_engine(engine).name
+    name = recipe.of_program(engine) or plan.known_engine(engine, task=None).name
     known = recipe.read(name) if recipe.has(name) else None
     wanted = program or (known.program if known else None)
     if wanted is None:

@@ -29,6 +29,8 @@ MODULES: Dict[str, str] = {
     "whisper-diarization": "kuulo.engines.whisper_diarization",
     "pocketsphinx": "kuulo.engines.pocketsphinx",
     "silero": "kuulo.engines.silero",
+    "pyannote": "kuulo.engines.pyannote",
+    "sherpa-speakers": "kuulo.engines.sherpa_speakers",
     "resemblyzer": "kuulo.engines.resemblyzer",
     "channels": "kuulo.engines.channels",
     "null": "kuulo.engines.null",

@@ -176,7 +176,7 @@ def load(task: Task) -> Session:
 
     known = set(inspect.signature(sherpa_onnx.OfflineRecognizer.from_whisper).parameters)
     check_raw(SPEC.name, task.raw, known - OURS)
-    options = {**task.options, "device": _device(task.options.get("device"), Path(sherpa_onnx.__file__).parent)}
+    options = {**task.options, "device": provider_for(task.options.get("device"), Path(sherpa_onnx.__file__).parent)}
     folder = Path(task.model_path or "").absolute()
     files = _names(str(folder))
     if files is None:
@@ -203,7 +203,7 @@ def load(task: Task) -> Session:
     return Windows(recognizer, arguments, languages, "int8" if files.int8 else "float32")
 
 
-def _device(asked: Any, package: Path) -> str:
+def provider_for(asked: Any, package: Path) -> str:
     """`cpu` or `cuda`; `auto` is the GPU where this build can use one and the machine has one. Raises Unusable."""
     name = split_device(asked)[0]
     built = any((package / "lib").glob("*onnxruntime_providers_cuda*"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import tempfile
 from pathlib import Path
 
-from kuulo import audio, engines, machine, miniature, naming, plan, report, run, site, survey
+from kuulo import audio, engines, machine, miniature, naming, plan, report, run, runtimes, site, survey
 from kuulo.cli.progress import Quiet
 from kuulo.engines.base import EngineSpec
 from kuulo.environments.installed import Environment
@@ -14,7 +16,7 @@ from kuulo.formats import json as master
 from kuulo.miniature.writers import WRITERS
 from kuulo.models import built_in
 from kuulo.models.store import Store
-from kuulo.plan import Facts, Model
+from kuulo.plan import TRANSCRIBE, Facts, Model
 from kuulo.site import Site
 
 ENOUGH = 0.75
@@ -25,8 +27,11 @@ def check(environment: Environment) -> str:
     """What the engine heard, in a sentence; raises CannotRun when it does not work.
 
     Engines that take Whisper models hear the miniature's clip with it, and have to know its words. The others hear the
-    same clip, which need not be a voice that they know: there it is enough that they go through it."""
+    same clip, which need not be a voice that they know: there it is enough that they go through it. One that tells
+    speakers apart has no model here; it has to be importable."""
     spec = engines.spec(environment.engine)
+    if TRANSCRIBE not in spec.tasks:
+        return _imported(environment, spec)
     with tempfile.TemporaryDirectory(prefix="kuulo-check-") as folder:
         home = Path(folder)
         said = _heard(environment, spec, _model(spec, home), home)
@@ -41,6 +46,30 @@ def check(environment: Environment) -> str:
             do="please report this, with the output of `kuulo engines list --json`",
         )
     return f"it heard {right} of {len(expected)} words of a clip with the model {miniature.NAME}"
+
+
+def _imported(environment: Environment, spec: EngineSpec) -> str:
+    with tempfile.TemporaryDirectory(prefix="kuulo-check-") as folder:
+        runtime = runtimes.of(environment)
+        done = subprocess.run(
+            [
+                environment.interpreter,
+                "-I",
+                "-c",
+                "import importlib, sys; importlib.import_module(sys.argv[1])",
+                spec.module,
+            ],
+            env=runtime.environment(Path(folder), os.environ),
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    if done.returncode != 0:
+        last = "\n".join(f"    {line}" for line in done.stderr.splitlines()[-8:])
+        raise CannotRun(f"{spec.module} cannot be imported in the environment of {spec.name}", looked_at=last)
+    return f"{spec.module} was imported; no speaker model was at hand to try it on"
 
 
 def _model(spec: EngineSpec, home: Path) -> Model | None:

@@ -1,0 +1,163 @@
+"""pyannote.audio: segmentation, voices and clustering on PyTorch, from a pipeline's folder.
+
+Nothing is fetched and nothing is told to anybody (its telemetry is on by default), recordings are handed over decoded,
+and no token is needed at run time. It imports the class that a pipeline names and unpickles its networks without
+`weights_only`: Kuulo looks at both before a model comes into a store or is used from a path (models/pyannote.py).
+Parses on Python 3.9; imports pyannote.audio inside functions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, Dict, List, Mapping
+
+from kuulo.engines.base import SAMPLE_RATE, Diarization, EngineSpec, Native, Session, Unusable
+from kuulo.engines.whisper_text import check_raw, torch_device
+from kuulo.transcript import Turn
+from kuulo.wire import Task
+
+SPEC = EngineSpec(
+    name="pyannote",
+    summary="pyannote.audio's speaker pipelines on PyTorch: the field's reference, best on a GPU.",
+    url="https://github.com/pyannote/pyannote-audio",
+    licence="MIT",
+    package="pyannote.audio",
+    module="pyannote.audio",
+    install="pyannote.audio",
+    tasks=("diarize",),
+    devices=("cpu", "cuda"),
+    model_formats=("pyannote",),
+    packages=("torch", "torchaudio", "numpy"),
+    options={
+        "speakers": Native("num_speakers, min_speakers, max_speakers"),
+        "device": Native("to", "a PyTorch device"),
+        "threads": Native("torch.set_num_threads"),
+    },
+    differs=("on a CPU it takes about three hours of one core for an hour of sound",),
+)
+
+CONFIG = "config.yaml"
+TELEMETRY = "PYANNOTE_METRICS_ENABLED"
+RAW = ("embedding_batch_size", "exclusive", "segmentation_batch_size")
+"""Native settings; `exclusive`: where two speak at once one of them has it."""
+
+
+def refuse(options: Mapping[str, Any]) -> Dict[str, str]:
+    """Nothing."""
+    return {}
+
+
+def native(options: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
+    """The Python that does the same with pyannote.audio itself."""
+    least, most = options.get("speakers") or (1, 99)
+    settings = [f"pipeline.{key} = {raw[key]!r}" for key in RAW if key in raw and key != "exclusive"]
+    turns = "exclusive_speaker_diarization" if raw.get("exclusive") else "speaker_diarization"
+    device = str(options.get("device") or "auto")
+    return "\n".join(
+        [
+            "import os",
+            f"os.environ[{TELEMETRY!r}] = '0'  # it reports durations and numbers of speakers otherwise",
+            "import torch",
+            "from pyannote.audio import Pipeline",
+            f"pipeline = Pipeline.from_pretrained({str(options.get('model_path'))!r})",
+            *settings,
+            f"pipeline.to(torch.device({('cuda' if device == 'auto' else device)!r}))",
+            "audio = {'waveform': torch.from_numpy(audio)[None], 'sample_rate': 16000}",
+            f"turns = pipeline(audio, {_numbers_text(least, most)}).{turns}",
+        ]
+    )
+
+
+def _numbers_text(least: int, most: int) -> str:
+    return ", ".join(f"{key}={value}" for key, value in numbers(least, most).items())
+
+
+def numbers(least: int, most: int) -> Dict[str, int]:
+    """The pipeline's arguments for a number of speakers or a range."""
+    if least == most:
+        return {"num_speakers": least}
+    return {"min_speakers": least, "max_speakers": most}
+
+
+def load(task: Task) -> PyannoteSession:
+    """The pipeline. Raises Unusable."""
+    check_raw(SPEC.name, task.raw, RAW)
+    folder = Path(task.model_path or "")
+    if not (folder / CONFIG).is_file():
+        raise Unusable(f"there is no pipeline: {folder / CONFIG}", "kuulo models list --catalog")
+    os.environ[TELEMETRY] = "0"
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    import torch
+    from pyannote.audio import Pipeline
+
+    if task.options.get("threads"):
+        torch.set_num_threads(int(task.options["threads"]))
+    device = torch_device(task.options.get("device"), torch)
+    try:
+        pipeline = Pipeline.from_pretrained(folder)
+    except Exception as error:  # whatever its parts raise
+        raise Unusable(
+            f"pyannote.audio cannot load the pipeline: {type(error).__name__}: {error}", "check it: kuulo models verify"
+        ) from error
+    if pipeline is None:
+        raise Unusable("pyannote.audio cannot load the pipeline", "check it: kuulo models verify")
+    for key in ("embedding_batch_size", "segmentation_batch_size"):
+        if key in task.raw:
+            setattr(pipeline, key, int(task.raw[key]))
+    pipeline.to(torch.device(device))
+    least, most = task.options.get("speakers") or (1, 99)
+    exclusive = bool(task.raw.get("exclusive"))
+    session = PyannoteSession(pipeline, numbers(int(least), int(most)), encoder_of(folder), exclusive=exclusive)
+    session.device = device
+    return session
+
+
+def encoder_of(folder: Path) -> str:
+    """Which network makes the voices, by its file's digest; empty where it is not at the usual place."""
+    digest = hashlib.sha256()
+    try:
+        with (folder / "embedding" / "pytorch_model.bin").open("rb") as file:
+            for piece in iter(lambda: file.read(1 << 20), b""):
+                digest.update(piece)
+    except OSError:
+        return ""
+    return f"{SPEC.name}:{digest.hexdigest()[:16]}"
+
+
+class PyannoteSession(Session):
+    """A loaded pipeline. `encoder`: what makes its voices, empty where they are not to be told."""
+
+    def __init__(self, pipeline: Any, speakers: Mapping[str, int], encoder: str, *, exclusive: bool) -> None:
+        self._pipeline = pipeline
+        self._encoder = encoder
+        self._speakers = dict(speakers)
+        self._exclusive = exclusive
+
+    def diarize(self, samples: Any) -> Diarization:
+        """Who speaks when; turns may overlap, unless `exclusive` was given. `samples`: float32 (n,), 16 kHz, n >= 1."""
+        import numpy as np
+        import torch
+
+        waveform = torch.from_numpy(np.array(samples, np.float32))[None]
+        sound = {"waveform": waveform, "sample_rate": SAMPLE_RATE, "uri": "recording"}
+        return told(self._pipeline(sound, **self._speakers), self._encoder, exclusive=self._exclusive)
+
+
+def told(output: Any, encoder: str, *, exclusive: bool) -> Diarization:
+    """The turns in a pipeline's output: `speaker_diarization` and embeddings in the order of its labels (4.0), or an
+    annotation alone (`legacy`)."""
+    annotation = getattr(output, "exclusive_speaker_diarization" if exclusive else "speaker_diarization", output)
+    turns: List[Turn] = [
+        Turn(round(segment.start * 1000), round(segment.end * 1000), str(label))
+        for segment, _, label in annotation.itertracks(yield_label=True)
+    ]
+    whole = getattr(output, "speaker_diarization", annotation)
+    embeddings = getattr(output, "speaker_embeddings", None)
+    voices = {}
+    if embeddings is not None and encoder:
+        labels = [str(label) for label in whole.labels()]
+        voices = {label: [float(x) for x in row] for label, row in zip(labels, embeddings) if row.any()}
+    turns.sort(key=lambda turn: (turn.start_ms, turn.end_ms, turn.speaker))
+    return Diarization(turns, voices, encoder if voices else "")

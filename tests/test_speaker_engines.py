@@ -1,0 +1,202 @@
+"""Engines that tell speakers apart with models of their own, on small models whose speakers are tones."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import recordings
+import speaker_models
+from kuulo.engines import pyannote, sherpa_speakers
+from kuulo.engines.base import Unusable
+from kuulo.formats import json as master
+from kuulo.wire import Task
+from speaker_models import talk, tone
+
+Kuulo = Callable[..., subprocess.CompletedProcess[str]]
+
+TALK = (("low", 3), ("", 1), ("high", 4), ("", 0.5), ("low", 2), ("both", 2), ("high", 3), ("", 1))
+
+
+@pytest.fixture(scope="module")
+def sherpa_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("sherpa_onnx")
+    return speaker_models.sherpa_folder(tmp_path_factory.mktemp("speakers-onnx"))
+
+
+def sherpa(folder: Path, raw: dict[str, Any] | None = None, **options: Any) -> Any:
+    return sherpa_speakers.load(Task("diarize", "sherpa-speakers", "tones", str(folder), options, raw or {}))
+
+
+def test_two_voices_and_where_they_overlap(sherpa_model: Path) -> None:
+    found = sherpa(sherpa_model).diarize(talk(*TALK))
+    assert found.voices == {}
+    turns = [(turn.start_ms, turn.end_ms, turn.speaker) for turn in found.turns]
+    low, high = turns[0][2], turns[1][2]
+    assert [who for _, _, who in turns] == [low, high, low, high] and low != high
+    expected = [(0, 3_000), (4_000, 8_000), (8_500, 12_500), (10_500, 15_500)]
+    for (start, end, _), (begin, finish) in zip(turns, expected, strict=True):
+        assert abs(start - begin) <= 100 and abs(end - finish) <= 100
+
+
+@pytest.mark.parametrize(("least", "most", "number"), [(1, 1, 1), (2, 2, 2), (1, 99, 2), (2, 5, 2), (1, 2, 2)])
+def test_the_number_is_kept(least: int, most: int, number: int, sherpa_model: Path) -> None:
+    turns = sherpa(sherpa_model, speakers=[least, most]).diarize(talk(*TALK)).turns
+    assert len({turn.speaker for turn in turns}) == number
+
+
+def test_a_range_is_kept_where_the_threshold_is_outside(sherpa_model: Path) -> None:
+    """A threshold that takes all voices for one: the nearest number that was asked for."""
+    samples = talk(*TALK)
+    loose = {"threshold": 2.0}
+    assert len({turn.speaker for turn in sherpa(sherpa_model, loose).diarize(samples).turns}) == 1
+    found = sherpa(sherpa_model, loose, speakers=[2, 4]).diarize(samples)
+    assert len({turn.speaker for turn in found.turns}) == 2
+
+
+def test_silence_and_short_sounds(sherpa_model: Path) -> None:
+    session = sherpa(sherpa_model)
+    for samples in (np.zeros(1, np.float32), np.zeros(16_000 * 12, np.float32)):
+        assert session.diarize(samples).turns == []
+    (turn,) = session.diarize(tone("low", 25)).turns
+    assert turn.start_ms < 100 and turn.end_ms > 24_900
+
+
+@pytest.mark.parametrize(
+    ("part", "key"),
+    [(part.removesuffix(".onnx"), key) for part, keys in sherpa_speakers.NEEDED.items() for key in keys],
+)
+def test_what_would_end_the_process_is_seen_before(part: str, key: str, tmp_path: Path) -> None:
+    pytest.importorskip("sherpa_onnx")
+    folder = speaker_models.sherpa_folder(tmp_path / "model")
+    getattr(speaker_models, part)(folder / f"{part}.onnx", **{key: None})
+    with pytest.raises(Unusable, match=f"has no {key}"):
+        sherpa(folder)
+
+
+def test_models_that_are_broken_or_hear_something_else(tmp_path: Path) -> None:
+    pytest.importorskip("sherpa_onnx")
+    folder = speaker_models.sherpa_folder(tmp_path / "model")
+    speaker_models.embedding(folder / "embedding.onnx", sample_rate=8_000)
+    with pytest.raises(Unusable, match="8000 Hz"):
+        sherpa(folder)
+    (folder / "segmentation.onnx").write_bytes(b"nothing")
+    with pytest.raises(Unusable, match="cannot be read"):
+        sherpa(folder)
+    (folder / "segmentation.onnx").unlink()
+    with pytest.raises(Unusable, match="cannot be read"):
+        sherpa(folder)
+    with pytest.raises(Unusable, match="nonsense"):
+        sherpa(folder, {"nonsense": 1})
+
+
+def test_the_call_that_is_shown_can_be_run(sherpa_model: Path) -> None:
+    audio = talk(*TALK)
+    told = {"model_path": str(sherpa_model), "speakers": [2, 2]}
+    names: dict[str, Any] = {"audio": audio}
+    exec(sherpa_speakers.native(told, {"min_duration_off": 0.2}), names)
+    ours = sherpa(sherpa_model, {"min_duration_off": 0.2}, speakers=[2, 2]).diarize(audio).turns
+    assert [(round(t.start * 1000), round(t.end * 1000)) for t in names["turns"]] == [
+        (turn.start_ms, turn.end_ms) for turn in ours
+    ]
+
+
+def test_the_model_in_the_store_is_chosen(sherpa_model: Path, kuulo: Kuulo, tmp_path: Path) -> None:
+    recordings.wav(tmp_path / "tones.wav", talk(*TALK), speaker_models.RATE)
+    missing = kuulo("diarize", "tones.wav", "--speaker-engine", "sherpa-speakers")
+    assert missing.returncode == 3 and "no store has a model for sherpa-speakers" in missing.stderr
+    by_path = ("--speaker-engine", "sherpa-speakers", "--speaker-model", sherpa_model)
+    done = kuulo("diarize", "tones.wav", *by_path, "-o", "by-path")
+    assert done.returncode == 0, done.stderr
+    assert kuulo("models", "add", sherpa_model, "--name", "tones").returncode == 0
+    done = kuulo("diarize", "tones.wav", "-o", "out")
+    assert done.returncode == 0, done.stderr
+    for folder in ("by-path", "out"):
+        read = master.read_master(tmp_path / folder / "tones.speakers.json")
+        assert [turn.speaker for turn in read.turns] == ["S1", "S2", "S1", "S2"]
+    assert read.provenance is not None
+    (step,) = read.provenance.steps
+    assert (step.engine, step.model) == ("sherpa-speakers", "tones") and step.model_sha256
+    plan = kuulo("transcribe", "tones.wav", "-m", "miniature", "--speakers", "auto", "--dry-run").stdout
+    assert "speakers: sherpa-speakers, " in plan and "tones (speakers-onnx)" in plan
+    without = kuulo("transcribe", "tones.wav", "-m", "tones")
+    assert without.returncode == 3, "it recognises no words"
+
+
+# ---------------------------------------------------------------------- pyannote: what it is told and what it tells
+
+
+class Annotation:
+    """As pyannote.core's, whose tracks the engine reads."""
+
+    def __init__(self, *tracks: tuple[float, float, str]) -> None:
+        self.tracks = tracks
+
+    def itertracks(self, yield_label: bool) -> Any:
+        assert yield_label
+        yield from ((SimpleNamespace(start=a, end=b), number, name) for number, (a, b, name) in enumerate(self.tracks))
+
+    def labels(self) -> list[str]:
+        return sorted({name for _, _, name in self.tracks})
+
+
+BOTH = Annotation((0.031, 2.5, "SPEAKER_01"), (2.0, 3.0, "SPEAKER_00"), (4.0, 5.0, "SPEAKER_01"))
+APART = Annotation((0.031, 2.25, "SPEAKER_01"), (2.25, 3.0, "SPEAKER_00"), (4.0, 5.0, "SPEAKER_01"))
+
+
+def test_what_a_pipeline_tells() -> None:
+    output = SimpleNamespace(
+        speaker_diarization=BOTH,
+        exclusive_speaker_diarization=APART,
+        speaker_embeddings=np.array([[0.0, 2.0], [1.0, 0.0]]),
+    )
+    found = pyannote.told(output, "pyannote:12", exclusive=False)
+    assert [(t.start_ms, t.end_ms, t.speaker) for t in found.turns] == [
+        (31, 2500, "SPEAKER_01"), (2000, 3000, "SPEAKER_00"), (4000, 5000, "SPEAKER_01"),
+    ]  # fmt: skip
+    assert found.voices == {"SPEAKER_00": [0.0, 2.0], "SPEAKER_01": [1.0, 0.0]} and found.encoder == "pyannote:12"
+    apart = pyannote.told(output, "pyannote:12", exclusive=True)
+    assert [(t.start_ms, t.end_ms) for t in apart.turns] == [(31, 2250), (2250, 3000), (4000, 5000)]
+    assert pyannote.told(output, "", exclusive=False).voices == {}, "nobody knows whose embeddings these are"
+    legacy = pyannote.told(BOTH, "pyannote:12", exclusive=False)
+    assert legacy.turns == found.turns and (legacy.voices, legacy.encoder) == ({}, "")
+
+
+def test_a_speaker_without_a_voice_has_none() -> None:
+    """pyannote.audio gives zeros where there are more speakers than clusters."""
+    output = SimpleNamespace(speaker_diarization=BOTH, speaker_embeddings=np.array([[0.0, 0.0], [1.0, 0.0]]))
+    assert set(pyannote.told(output, "pyannote:12", exclusive=False).voices) == {"SPEAKER_01"}
+
+
+@pytest.mark.parametrize(
+    ("speakers", "said"),
+    [([2, 2], {"num_speakers": 2}), ([2, 5], {"min_speakers": 2, "max_speakers": 5}),
+     ([1, 99], {"min_speakers": 1, "max_speakers": 99})],
+)  # fmt: skip
+def test_how_many_it_is_told(speakers: list[int], said: dict[str, int]) -> None:
+    assert pyannote.numbers(*speakers) == said
+    shown = pyannote.native({"model_path": "/models/x y", "speakers": speakers, "device": "auto"}, {"exclusive": True})
+    compile(shown, "native", "exec")
+    assert "'/models/x y'" in shown and ".exclusive_speaker_diarization" in shown
+    assert all(f"{key}={value}" in shown for key, value in said.items())
+
+
+def test_a_pipeline_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(Unusable, match="there is no pipeline"):
+        pyannote.load(Task("diarize", "pyannote", "m", str(tmp_path), {}, {}))
+    with pytest.raises(Unusable, match="nonsense"):
+        pyannote.load(Task("diarize", "pyannote", "m", str(tmp_path), {}, {"nonsense": 1}))
+
+
+def test_the_encoder_is_known_by_its_file(tmp_path: Path) -> None:
+    assert pyannote.encoder_of(tmp_path) == ""
+    (tmp_path / "embedding").mkdir()
+    (tmp_path / "embedding" / "pytorch_model.bin").write_bytes(b"weights")
+    assert pyannote.encoder_of(tmp_path) == f"pyannote:{hashlib.sha256(b'weights').hexdigest()[:16]}"
