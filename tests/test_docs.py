@@ -140,6 +140,17 @@ def test_an_engines_page_shows_its_native_call(name: str, kuulo: Kuulo) -> None:
     assert "\n".join(["```python", *call, "```"]) in page, "\n".join(call)
 
 
+@pytest.mark.parametrize("name", [s.name for s in engines.specs("diarize")])
+def test_the_page_of_speakers_engines_shows_what_explain_says(name: str, kuulo: Kuulo) -> None:
+    done = kuulo("explain", "--speaker-engine", name)
+    assert done.returncode == 0, done.stderr
+    said = re.sub(r"(looked at: ).*", r"\1STORE", done.stdout) if "no store" in done.stdout else done.stdout
+    if engines.installed(engines.spec(name)):
+        assert f"$ kuulo explain --speaker-engine {name}\n{said}```" in text("docs/engines/speakers.md"), said
+    call = done.stdout.partition("native call:\n")[2]
+    assert call and call in text("docs/engines/speakers.md")
+
+
 def test_every_variable_has_its_place() -> None:
     """All that the sources read: those of options, and the others."""
     read = {

@@ -92,6 +92,11 @@ OPTIONS: tuple[Option, ...] = (
         result=True,
     ),
     Option(
+        "speaker_option", ("--speaker-option",), "pairs", (), "What",
+        "Anything else, passed to the engine that tells speakers apart, by its native name. May be repeated.",
+        metavar="KEY=VALUE", result=True,
+    ),
+    Option(
         "roster", ("--roster",), "str", None, "What",
         "Names for the speakers whose voices are enrolled in this file (`kuulo speakers enrol`).", metavar="FILE",
         result=True,
@@ -247,13 +252,13 @@ def parse_pairs(texts: tuple[str, ...]) -> dict[str, Any]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key.isidentifier():
-            raise UsageError(f"--engine-option {text!r} is not KEY=VALUE", do="for example --engine-option patience=2")
+            raise UsageError(f"{text!r} is not KEY=VALUE", do="for example --engine-option patience=2")
         try:
             pairs[key] = json.loads(value)
         except ValueError:
             pairs[key] = value
         except RecursionError as error:
-            raise UsageError(f"--engine-option {key}: the value is nested too deeply") from error
+            raise UsageError(f"{key}: the value is nested too deeply") from error
     return pairs
 
 

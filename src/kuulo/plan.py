@@ -139,10 +139,9 @@ class Plan:
     def speaker_options(self, spec: EngineSpec) -> dict[str, Any]:
         """What the engine that tells speakers apart is told. Where it is beside the recognition and cannot have its
         device, it takes the CPU."""
-        wanted = speakers.parse(str(self.options["speakers"])) or speakers.Wanted()
         device = str(self.options["device"])
         able = device.partition(":")[0] in ("auto", *spec.devices)
-        told = {"speakers": [wanted.least, wanted.most], "device": device if able else "cpu", "threads": self.threads}
+        told = {**number_of(self.options), "device": device if able else "cpu", "threads": self.threads}
         return {name: value for name, value in told.items() if name in spec.options}
 
     def key_for(self, audio_sha256: str) -> str:
@@ -176,6 +175,12 @@ class Plan:
             "environment": self.environment.to_json() if self.environment else None,
             "key": self.key,
         }
+
+
+def number_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """How many speakers there are, at least and at most, as engines are told."""
+    wanted = speakers.parse(str(values["speakers"])) or speakers.Wanted()
+    return {"speakers": [wanted.least, wanted.most]}
 
 
 def _model_json(model: Model | None) -> dict[str, Any] | None:
@@ -230,7 +235,7 @@ def resolve_diarization(settings: Settings, facts: Facts, recordings: int = 1) -
         why=chosen.why,
         options=values,
         given=tuple(sorted(settings.given())),
-        raw={},
+        raw=dict(values["speaker_option"] or {}),
         workers=workers,
         threads=threads,
         environment=chosen.environment,

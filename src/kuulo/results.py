@@ -203,7 +203,7 @@ class Results:
                 model_sha256=chosen.model.digest if chosen.model else None,
                 environment=_environment(_where(chosen.environment), hello),
                 why=chosen.why,
-                options={"speakers": self.plan.options["speakers"]},
+                options={n: self.plan.options[n] for n in ("speakers", "speaker_option") if self.plan.options[n]},
                 packages=hello["packages"],
             ),
         )

@@ -159,7 +159,8 @@ class Run:
             return None
         path = str(chosen.model.path) if chosen.model else None
         told = self.plan.speaker_options(engines.spec(chosen.engine))
-        task = wire.Task(DIARIZE, chosen.engine, chosen.model_name, path, told)
+        raw = dict(self.plan.options["speaker_option"] or {})
+        task = wire.Task(DIARIZE, chosen.engine, chosen.model_name, path, told, raw)
         return Aside(self, task, runtimes.of(chosen.environment))
 
     def _write_report(self) -> None:

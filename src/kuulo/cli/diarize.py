@@ -11,8 +11,8 @@ from kuulo.cli import flags
 from kuulo.cli.transcribe import carry_out
 
 OPTIONS = (
-    "from", "to", "speakers", "speaker_engine", "speaker_model", "roster", "format", "output", "existing", "device",
-    "threads", "workers", "scratch", "quiet", "json",
+    "from", "to", "speakers", "speaker_engine", "speaker_model", "speaker_option", "roster", "format", "output",
+    "existing", "device", "threads", "workers", "scratch", "quiet", "json",
 )  # fmt: skip
 USUAL_FORMATS = ("rttm",)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 from collections.abc import Mapping
@@ -14,7 +15,8 @@ from kuulo.cli import flags
 if TYPE_CHECKING:
     from kuulo.engines.base import CommandLine, EngineSpec
     from kuulo.errors import KuuloError
-    from kuulo.plan import Plan
+    from kuulo.plan import Facts, Plan
+    from kuulo.site import Settings
 
 NO_MODEL = "MODEL"
 """Stands for the model's path in a native call while no store has a model."""
@@ -29,12 +31,15 @@ def explain(**arguments: Any) -> int:
     \b
     kuulo explain --engine whisper-cpp
     kuulo explain --engine faster-whisper -m small --beam-size 1 --batch-size 8
+    kuulo explain --speaker-engine pyannote --speakers 2
     """
     from kuulo import engines, plan, site, survey
     from kuulo.errors import EngineMissing, KuuloError, ModelMissing
 
     files = site.load()
     settings = site.settle(files, flags.typed(arguments))
+    if settings.values["speaker_engine"] and not settings.values["engine"]:
+        return _explain_speakers(settings, survey.facts(files))
     resolved, problem = None, None
     try:
         resolved = plan.resolve(settings, survey.facts(files))
@@ -58,6 +63,36 @@ def explain(**arguments: Any) -> int:
     else:
         _show(spec, rows, resolved, problem)
         _show_calls(line, call)
+    return problem.exit_code if problem and not isinstance(problem, (EngineMissing, ModelMissing)) else 0
+
+
+def _explain_speakers(settings: Settings, facts: Facts) -> int:
+    """The same of an engine that tells speakers apart."""
+    from kuulo import engines, plan, speakers
+    from kuulo.errors import EngineMissing, KuuloError, ModelMissing
+
+    spec = plan.known_engine(str(settings.values["speaker_engine"]), plan.DIARIZE)
+    own = {"speakers": speakers.CHANNELS if spec.name == speakers.CHANNELS else "auto"}
+    values = {**settings.values, **(own if settings.values["speakers"] == "none" else {})}
+    resolved, problem = None, None
+    try:
+        resolved = plan.resolve_diarization(dataclasses.replace(settings, values=values), facts)
+    except KuuloError as error:
+        problem = error
+    options = resolved.engine_options() if resolved else plan.number_of(values)
+    path = str(resolved.model.path) if resolved and resolved.model else NO_MODEL
+    call = engines.module(spec.name).native({**options, "model_path": path}, dict(values["speaker_option"] or {}))
+    rows = [
+        {"option": plan.flag(name), "value": values[name], "native": native.name, "note": native.note, "refused": None,
+         "others": []}
+        for name, native in spec.options.items()
+    ]  # fmt: skip
+    if settings.values["json"]:
+        answer = {"engine": spec.name, "options": rows, "differs": spec.differs, "command": None, "native": call}
+        click.echo(json.dumps({**answer, "problem": str(problem) if problem else None}, indent=1))
+    else:
+        _show(spec, rows, resolved, problem)
+        _show_calls(None, call)
     return problem.exit_code if problem and not isinstance(problem, (EngineMissing, ModelMissing)) else 0
 
 
