@@ -16,6 +16,7 @@ from kuulo import engines
 from kuulo import miniature as package
 from kuulo.errors import ModelMissing, UsageError
 from kuulo.miniature import weights
+from kuulo.miniature.writers import WRITERS
 from kuulo.models import adding, built_in, check, files, manifest, store
 from kuulo.models.store import Store
 from kuulo.models.stores import Stores, stores_from
@@ -169,7 +170,7 @@ def test_several_who_name_it_at_once_all_get_it_whole(
 
 
 def test_the_digest_is_the_same_wherever_it_is_written(tmp_path: Path) -> None:
-    for format_ in check.FORMATS:
+    for format_ in sorted(set(check.FORMATS) & set(WRITERS)):
         one, other = (built_in.write(Store(tmp_path / name), format_) for name in ("a", "b"))
         assert one.digest == other.digest
         shutil.rmtree(tmp_path / "a")

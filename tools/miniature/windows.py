@@ -29,6 +29,9 @@ MAXIMUM_TEXT = 200
 MAXIMUM_PROMPT = 223
 LATEST_FIRST = 50
 """Step of the latest first time that engines allow."""
+BLOCK, HOP, ENVELOPE = 512, 128, 40
+BREATHY, ECHOING = 0.25, 0.1
+"""Shares of windows whose voices are made breathy (few of espeak-ng's are), and whose voices echo."""
 
 WORD_LABELS = {
     (language, word): 1 + number
@@ -180,6 +183,8 @@ class Maker:
         volume, spread = draw.uniform(-0.9, 0.15), draw.choice((0.0, 0.0, 0.25))
         tight = draw.random() < 0.5
         tilt = draw.uniform(-0.6, 0.6)
+        breath = draw.uniform(0.2, 1.0) if draw.random() < BREATHY else 0.0
+        echo = draw.randint(200, 900) if draw.random() < ECHOING else 0
         tokens = 0
         placed: list[_Placed] = []
         while True:
@@ -189,6 +194,10 @@ class Maker:
             positions = np.arange(count) * speed
             voice = np.interp(positions, np.arange(len(sentence.samples)), sentence.samples).astype(np.float32) / 32768
             voice[1:] += np.float32(tilt) * voice[:-1]
+            if breath:
+                voice = breathy(self.generator, voice, breath)
+            if echo:
+                voice[echo:] += np.float32(0.35) * voice[:-echo]
             voice *= np.float32(10 ** (volume + draw.uniform(-spread, spread)))
             begin = int(at * RATE)
             over = begin + count > length
@@ -293,6 +302,31 @@ class Maker:
                 text.insert(draw.randrange(len(text) + 1), compact.junk)
             tokens += text
         return tokens[-MAXIMUM_PROMPT:]
+
+
+def breathy(generator: Any, voice: Any, share: float) -> Any:
+    """`voice` (n,) with `share` of it whispered: noise in the smooth envelope of its spectrum, as loud as it was.
+
+    The envelope is the cepstrum's first ENVELOPE coefficients (Oppenheim and Schafer, Digital Signal Processing, ch. 10)."""
+    count = -(-(len(voice) + BLOCK) // HOP)
+    padded = np.zeros(count * HOP + BLOCK, np.float32)
+    padded[BLOCK // 2 : BLOCK // 2 + len(voice)] = voice
+    window = np.hanning(BLOCK + 1)[:-1].astype(np.float32)
+    blocks = np.lib.stride_tricks.sliding_window_view(padded, BLOCK)[::HOP] * window
+    cepstrum = np.fft.irfft(np.log(np.abs(np.fft.rfft(blocks)) + 1e-5))
+    cepstrum[:, ENVELOPE : BLOCK - ENVELOPE + 1] = 0
+    noise_ = np.fft.rfft(generator.standard_normal(blocks.shape, dtype=np.float32) * window)
+    shaped = np.fft.irfft(noise_ * np.exp(np.fft.rfft(cepstrum).real), BLOCK)
+    whole = np.zeros(len(padded), np.float32)
+    for order, block in enumerate(shaped):
+        whole[order * HOP : order * HOP + BLOCK] += block * window
+    whisper = whole[BLOCK // 2 : BLOCK // 2 + len(voice)]
+    mixed = (1 - share) * voice / _loudness(voice) + share * whisper / _loudness(whisper)
+    return (mixed * (_loudness(voice) / _loudness(mixed))).astype(np.float32)
+
+
+def _loudness(sound: Any) -> float:
+    return float(np.sqrt(np.mean(np.square(sound)))) + 1e-9
 
 
 def coloured(generator: Any, draw: random.Random, length: int) -> Any:
