@@ -27,7 +27,8 @@ class Hub:
     """The server; `repos`: repository -> file name -> bytes; `files`: other paths -> bytes.
 
     `token`: when set, everything needs it. `lies`: file name -> bytes that are sent instead of the true ones.
-    `ranges`: whether it knows them."""
+    `ranges`: whether it knows them. `gated`: repository -> tokens of those who accepted its terms; who has none may see
+    what it has, as at the hub, and no file. `accounts`: token -> the name of its owner."""
 
     def __init__(
         self, repos: Mapping[str, Mapping[str, bytes]], files: Mapping[str, bytes] | None = None, token: str = ""
@@ -38,6 +39,8 @@ class Hub:
         self.lies: dict[str, bytes] = {}
         self.ranges = True
         self.redirect_to = ""
+        self.gated: dict[str, set[str]] = {}
+        self.accounts: dict[str, str] = {}
         self.broken = 0
         self.log: list[tuple[str, str, str | None, str | None]] = []
         self._cuts: dict[str, list[int]] = {}
@@ -98,8 +101,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.hub.token and auth != f"Bearer {self.hub.token}":
             return self._answer(401, b'{"error":"gated"}', {"X-Error-Code": "GatedRepo"})
         parts = path.split("/")
+        owner = (auth or "").removeprefix("Bearer ")
+        if path == "api/whoami-v2" and owner in self.hub.accounts:
+            return self._answer(200, json.dumps({"type": "user", "name": self.hub.accounts[owner]}).encode())
+        if parts[:2] == ["api", "models"] and parts[4:] == ["auth-check"] and self.hub.gated:
+            return self._answer(200 if owner in self.hub.gated.get("/".join(parts[2:4]), {owner}) else 403, b"{}")
         if parts[:2] == ["api", "models"] and len(parts) == 6 and parts[4] == "revision":
             return self._listing("/".join(parts[2:4]), parts[5])
+        if owner not in self.hub.gated.get("/".join(parts[:2]), {owner}):
+            return self._answer(403 if owner else 401, b"{}", {"X-Error-Code": "GatedRepo"})
         if len(parts) >= 5 and parts[2] == "resolve":
             content = self.hub.repos.get("/".join(parts[:2]), {}).get("/".join(parts[4:]))
             if content is not None and parts[3] == COMMIT:
@@ -115,7 +125,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         told = {
             "id": repo,
             "sha": COMMIT,
-            "gated": bool(self.hub.token),
+            "gated": "auto" if self.hub.token or repo in self.hub.gated else False,
             "cardData": {"license": "apache-2.0"},
             "siblings": [sibling(name, content) for name, content in files.items()],
         }

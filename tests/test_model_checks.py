@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import struct
 import subprocess
 import sys
@@ -12,8 +13,10 @@ from typing import Any
 
 import pytest
 
+import pipelines
 import tiny
-from kuulo.models import check
+from kuulo.models import check, pickled
+from kuulo.models.binary import Damaged
 from kuulo.models.shape import Shape
 
 FORMATS = ("ct2", "ggml", "hf", "onnx", "pt")
@@ -268,3 +271,205 @@ def test_other_files_and_folders_are_no_models(content: bytes, tmp_path: Path) -
     assert check.detect_format(tmp_path / "folder") is None
     assert check.detect_format(tmp_path / "not there") is None
     assert check.problems("ggml", tmp_path / "folder") and check.problems("ct2", tmp_path / "file")
+
+
+# Speaker pipelines
+
+
+def community(folder: Path, **replaced: str) -> Path:
+    """A pipeline of pyannote.audio with some words of its config.yaml replaced."""
+    config = pipelines.CONFIG
+    for old, new in replaced.items():
+        assert old in config
+        config = config.replace(old, new)
+    return pipelines.pyannote(folder, config)
+
+
+def test_a_whole_pipeline_has_no_problems_and_is_for_speakers(tmp_path: Path) -> None:
+    made = {"pyannote": pipelines.pyannote(tmp_path / "p"), "speakers-onnx": pipelines.speakers_onnx(tmp_path / "s")}
+    for format_, path in made.items():
+        assert check.detect_format(path) == format_ and check.task_of(format_) == "diarize"
+        assert check.problems(format_, path) == []
+        facts = check.describe(format_, path)
+        assert facts.multilingual is None and facts.translates is None
+        assert facts.size_bytes == sum(f.stat().st_size for f in path.rglob("*") if f.is_file())
+    assert check.names("pyannote", made["pyannote"]) == list(pipelines.FILES)
+    assert {check.task_of(format_) for format_ in FORMATS} == {"transcribe"}
+    assert check.problems("speakers-onnx", pipelines.speakers_onnx(tmp_path / "n", embedding=pipelines.NEMO)) == []
+
+
+@pytest.mark.parametrize("name", pipelines.FILES)
+def test_each_file_of_a_pipeline_missing_cut_or_turned_over_is_found(name: str, tmp_path: Path) -> None:
+    path = pipelines.pyannote(tmp_path / "p")
+    whole = (path / name).read_bytes()
+    for keep in (0, 1, 4, 20, len(whole) // 3, len(whole) // 2, len(whole) - 30):
+        (path / name).write_bytes(whole[:keep])
+        assert check.problems("pyannote", path), f"{keep} of {len(whole)} bytes passed"
+        check.describe("pyannote", path)
+    for at in [*range(0, 120, 5), *range(len(whole) - 40, len(whole), 3)]:
+        (path / name).write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        assert isinstance(check.problems("pyannote", path), list)
+        check.describe("pyannote", path)
+    (path / name).unlink()
+    assert f"{name} is missing" in check.problems("pyannote", path)[0]
+
+
+@pytest.mark.parametrize(
+    ("replaced", "why"),
+    [
+        ({"pyannote.audio.pipelines.SpeakerDiarization": "subprocess.Popen"}, "the class 'subprocess.Popen'"),
+        ({"pyannote.audio.pipelines.SpeakerDiarization": "[os, system]"}, "the class"),
+        ({"dependencies:": "preprocessors:\n  audio:\n    name: os.system\ndependencies:"}, "'preprocessors'"),
+        ({"clustering: VBx": "token: hf_x\n    clustering: VBx"}, "'token'"),
+        ({"$model/segmentation": "$model/../segmentation"}, "names the segmentation"),
+        ({"$model/segmentation": "$model//etc"}, "names the segmentation"),
+        ({"$model/segmentation": "$model/"}, "names the segmentation"),
+        ({"$model/segmentation": "$model/segmentation@main"}, "names the segmentation"),
+        ({"$model/embedding": "/etc"}, "names the embedding '/etc'"),
+        ({"$model/embedding": "embedding"}, "does not look for beside it"),
+        ({"$model/embedding": "{checkpoint: x}"}, "names the embedding"),
+        ({"    plda: $model/plda\n": ""}, "names no plda"),
+        ({"$model/plda": "$model/elsewhere"}, "elsewhere/xvec_transform.npz is missing"),
+        ({"VBxClustering": "!!python/object/apply:os.system [id]"}, "not valid YAML"),
+        ({"0.6": "&a [*a, *a]"}, "not valid YAML"),
+        ({"pipeline:": "x: "}, "names no pipeline"),
+    ],
+)
+def test_a_config_that_would_import_fetch_or_leave_the_folder_is_refused(
+    replaced: dict[str, str], why: str, tmp_path: Path
+) -> None:
+    path = community(tmp_path / "p", **replaced)
+    assert why in "; ".join(check.problems("pyannote", path))
+    check.describe("pyannote", path)
+
+
+def test_a_sub_folder_that_leads_elsewhere_is_refused(tmp_path: Path) -> None:
+    path = pipelines.pyannote(tmp_path / "p")
+    (path / "plda").rename(tmp_path / "plda")
+    (path / "plda").symlink_to(tmp_path / "plda")
+    assert "outside the folder" in check.problems("pyannote", path)[0]
+    assert "plda/plda.npz" not in check.names("pyannote", path)
+
+
+def segmentation(path: Path, raw: bytes, more: dict[str, bytes] | None = None) -> list[str]:
+    """The problems of a pipeline with this pickle in its segmentation."""
+    pipelines.archive(path / "segmentation" / "pytorch_model.bin", raw, more)
+    return check.problems("pyannote", path)
+
+
+PYANNET = ("pyannote.audio.models.segmentation.PyanNet", "PyanNet")
+
+
+def test_a_checkpoint_that_runs_code_is_refused_and_not_run(tmp_path: Path) -> None:
+    marker, path = tmp_path / "marker", pipelines.pyannote(tmp_path / "p")
+    raw = pipelines.pickled(pipelines.checkpoint(*PYANNET, callbacks=Evil(marker)))
+    (found,) = segmentation(path, raw)
+    assert "system" in found and "can run code" in found and not marker.exists()
+    # What would have run: the same bytes without the names of packages that are not here.
+    subprocess.run([sys.executable, "-c", f"import pickle; pickle.loads({pickle.dumps(Evil(marker))!r})"], check=True)
+    assert marker.exists()
+
+
+def test_what_a_checkpoint_has_pyannote_import_is_looked_at(tmp_path: Path) -> None:
+    path = pipelines.pyannote(tmp_path / "p")
+    for module, name, why in (
+        ("antigravity", "x", "must be in pyannote.audio.models.segmentation"),
+        ("pyannote.audio.models.segmentationx", "x", "must be in"),
+        ("pyannote.audio.models.embedding.wespeaker", "WeSpeakerResNet34", "must be in"),
+        ("pyannote.audio.models.segmentation.a b", "x", "names no class"),
+        ("pyannote.audio.models.segmentation", "x.y", "names no class"),
+    ):
+        assert why in segmentation(path, pipelines.pickled(pipelines.checkpoint(module, name)))[0]
+    made = pipelines.checkpoint(*PYANNET, hyper_parameters={"_instantiator": "os.system"})
+    assert "can run code" in segmentation(path, pipelines.pickled(made))[0]
+    for content in ({"epoch": 3}, [1], pipelines.checkpoint(*PYANNET, state_dict={})):
+        assert "no checkpoint of a model of pyannote.audio" in segmentation(path, pipelines.pickled(content))[0]
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        (b"\x80\x04\x8c\x02os\x8c\x06system\x93.", "STACK_GLOBAL"),
+        (b"(ios\nsystem\n.", "INST"),
+        (b"\x80\x02\x82\x01.", "EXT1"),
+        (b"cbuiltins\neval\n.", "builtins.eval"),
+        (b"c__builtin__\ngetattr\n.", "__builtin__.getattr"),
+        (b"\x80\x02Nr\xff\xff\xff\xff.", "memo"),
+        (b"\x80\x02", "damaged"),
+        (b"\x80\x02.", "damaged"),
+        (b"\x80\x02NR.", "damaged"),
+    ],
+)
+def test_other_ways_to_code_and_damage_in_a_pickle_are_refused(raw: bytes, why: str, tmp_path: Path) -> None:
+    assert why in segmentation(pipelines.pyannote(tmp_path / "p"), raw)[0]
+
+
+def test_the_pickle_that_is_checked_is_the_one_that_pytorch_loads(tmp_path: Path) -> None:
+    path = pipelines.pyannote(tmp_path / "p")
+    raw = pipelines.pickled(pipelines.checkpoint(*PYANNET))
+    # PyTorch looks names up without regard to case, and takes the first entry's folder.
+    for more in ({"archive/DATA.pkl": raw}, {"other/data.pkl": raw}, {"Archive/data.pkl": raw}):
+        assert "twice, or in several folders" in segmentation(path, raw, more)[0]
+    assert "TorchScript" in segmentation(path, raw, {"archive/constants.pkl": b""})[0]
+    assert "TorchScript" in segmentation(path, raw, {"archive/CONSTANTS.PKL": b""})[0]
+    assert segmentation(path, raw, {"archive/data/0": bytes(40), "archive/byteorder": b"little"}) == []
+
+
+def test_what_pytorch_itself_saves_is_read(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    saved = {"state_dict": {"a": torch.ones(3), "b": torch.nn.Parameter(torch.zeros(2, 2))}, "epoch": 3}
+    torch.save(saved, tmp_path / "x.bin")
+    found = pickled.values(tmp_path / "x.bin", pickled.TENSOR_GLOBALS)
+    assert found["epoch"] == 3 and set(found["state_dict"]) == {"a", "b"}
+    torch.save({"model": torch.nn.Linear(1, 1)}, tmp_path / "x.bin")
+    with pytest.raises(Damaged, match="can run code"):
+        pickled.values(tmp_path / "x.bin", pickled.TENSOR_GLOBALS)
+
+
+@pytest.mark.parametrize("part", ["segmentation", "wespeaker", "nemo"])
+def test_metadata_without_which_sherpa_onnx_ends_its_process(part: str, tmp_path: Path) -> None:
+    said = {"segmentation": pipelines.SEGMENTATION, "wespeaker": pipelines.WESPEAKER, "nemo": pipelines.NEMO}[part]
+
+    def problems(metadata: dict[str, Any]) -> str:
+        which = "segmentation" if part == "segmentation" else "embedding"
+        path = pipelines.speakers_onnx(tmp_path / "s", **{which: metadata})
+        return "; ".join(check.problems("speakers-onnx", path))
+
+    for key, value in said.items():
+        if key != "feature_normalize_type":
+            assert repr(key) in problems({k: v for k, v in said.items() if k != key})
+            assert repr(key) in problems({**said, key: ""})
+        if isinstance(value, int) and key != "normalize_samples":
+            for wrong in ("0", "-1", "x", "1" * 10, "1.5", "²"):
+                assert repr(key) in problems({**said, key: wrong})
+
+
+def test_metadata_that_sherpa_onnx_takes_and_fails_over_later(tmp_path: Path) -> None:
+    for wrong, why in (
+        ({"num_classes": 6}, "3 speakers make 7"),  # it writes beyond its memory
+        ({"powerset_max_classes": 3}, "knows 2 alone"),
+        ({"sample_rate": 8000}, "8000 Hz"),
+    ):
+        path = pipelines.speakers_onnx(tmp_path / "s", {**pipelines.SEGMENTATION, **wrong})
+        assert why in check.problems("speakers-onnx", path)[0]
+    for wrong, why in (
+        ({"framework": "speechbrain"}, "knows wespeaker, 3d-speaker, nemo"),  # it crashes at the first recording
+        ({"feature_normalize_type": "own"}, "'own'"),
+    ):
+        path = pipelines.speakers_onnx(tmp_path / "s", embedding={**pipelines.WESPEAKER, **wrong})
+        assert why in check.problems("speakers-onnx", path)[0]
+
+
+@pytest.mark.parametrize("name", ["segmentation.onnx", "embedding.onnx"])
+def test_an_onnx_part_that_is_missing_cut_or_not_whole_is_found(name: str, tmp_path: Path) -> None:
+    path = pipelines.speakers_onnx(tmp_path / "s")
+    whole = (path / name).read_bytes()
+    for keep in (0, 1, 20, len(whole) // 2, len(whole) - 80, len(whole) - 1):
+        (path / name).write_bytes(whole[:keep])
+        assert check.problems("speakers-onnx", path), f"{keep} of {len(whole)} bytes passed"
+    metadata = pipelines.SEGMENTATION if name.startswith("s") else pipelines.WESPEAKER
+    (path / name).write_bytes(tiny.onnx_file(("y",), dict(metadata), weights="y.weights"))
+    assert "weights in another file" in check.problems("speakers-onnx", path)[0]
+    (path / name).unlink()
+    assert check.problems("speakers-onnx", path) == [f"{name} is missing"]
+    assert check.detect_format(path) is None

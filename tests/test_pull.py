@@ -16,10 +16,11 @@ import huggingface_hub.constants
 import pytest
 
 import hub
+import pipelines
 import tiny
 from kuulo.errors import ModelMissing, UsageError
 from kuulo.models import catalog, files
-from kuulo.models.manifest import ModelRef
+from kuulo.models.manifest import ModelRef, Repository
 from kuulo.models.pull import pull
 from kuulo.models.store import Store
 from kuulo.models.stores import Stores
@@ -335,3 +336,215 @@ def test_what_a_killed_pull_left_is_taken_over_and_a_living_ones_is_not(
     pulling()
     assert served.ranges_of("model.bin") == [None, "bytes=20000-"]
     assert list((mine.folder / ".staging").iterdir()) == []
+
+
+# Speaker pipelines
+
+PIPELINE, SEGMENTATION, EMBEDDING, COMMUNITY = (
+    "pyannote/speaker-diarization-3.1", "pyannote/segmentation-3.0", "pyannote/wespeaker-voxceleb-resnet34-LM",
+    "pyannote/speaker-diarization-community-1",
+)  # fmt: skip
+ONNX = ("csukuangfj/sherpa-onnx-pyannote-segmentation-3-0", "csukuangfj/speaker-embedding-models")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files of a folder, with sub-folders."""
+    return {f.relative_to(folder).as_posix(): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
+
+
+@pytest.fixture
+def speakers(tmp_path: Path) -> Iterator[hub.Hub]:
+    """All repositories of the catalogue's speaker pipelines."""
+    community = contents(pipelines.pyannote(tmp_path / "community"))
+    third = contents(pipelines.pyannote(tmp_path / "third", pipelines.VERSION_3))
+    onnx = contents(pipelines.speakers_onnx(tmp_path / "onnx"))
+    repos = {
+        COMMUNITY: {**community, "README.md": b"no", "diarization.gif": b"no", "segmentation/README.md": b"no"},
+        PIPELINE: {"config.yaml": third["config.yaml"], "handler.py": b"no"},
+        SEGMENTATION: {"pytorch_model.bin": third["segmentation/pytorch_model.bin"], "config.yaml": b"no"},
+        EMBEDDING: {"pytorch_model.bin": third["embedding/pytorch_model.bin"], "config.yaml": b"no"},
+        ONNX[0]: {"model.onnx": onnx["segmentation.onnx"], "model.int8.onnx": b"no"},
+        ONNX[1]: {
+            "wespeaker_en_voxceleb_resnet34_LM.onnx": onnx["embedding.onnx"],
+            "nemo_en_titanet_small.onnx": b"no",
+        },
+    }
+    with hub.Hub(repos) as running:
+        yield running
+
+
+@pytest.fixture
+def pull_speakers(speakers: hub.Hub, mine: Store, monkeypatch: pytest.MonkeyPatch) -> Pull:
+    """`pull` of the catalogue's speaker pipelines from the loopback hub, with its commit and without true digests."""
+
+    def here(source: catalog.Source) -> catalog.Source:
+        take = {name: dataclasses.replace(file, sha256=None) for name, file in source.take.items()}
+        return dataclasses.replace(source, revision=hub.COMMIT, take=take, parts=tuple(here(p) for p in source.parts))
+
+    entries = {
+        name: dataclasses.replace(entry, sources={f: here(s) for f, s in entry.sources.items()})
+        for name, entry in catalog.load().items()
+    }
+    monkeypatch.setattr(catalog, "load", lambda: entries)
+
+    def call(name: str, format_: str | None = None, **more: Any) -> ModelRef:
+        environ = {"HF_ENDPOINT": speakers.url, **more.pop("environ", {})}
+        return pull(name, mine, format_, environ=environ, retries=0, **more)
+
+    return call
+
+
+def test_a_pipeline_comes_whole_with_its_sub_folders_and_goes_on_when_cut(
+    pull_speakers: Pull, speakers: hub.Hub, mine: Store
+) -> None:
+    speakers.cut("xvec_transform.npz", 200)
+    with pytest.raises(ModelMissing, match="200 bytes of"):
+        pull_speakers("community-1")
+    ref = pull_speakers("community-1")
+    assert speakers.ranges_of("xvec_transform.npz") == [None, "bytes=200-"]
+    assert speakers.ranges_of("config.yaml") == [None], "what was complete is not fetched again"
+    assert tuple(sorted(contents(ref.folder))) == tuple(sorted((*pipelines.FILES, "kuulo-model.json")))
+    assert contents(ref.folder)["config.yaml"] == pipelines.CONFIG.encode(), "which names its own parts already"
+    assert (ref.name, ref.format, ref.task) == ("speaker-diarization-community-1", "pyannote", "diarize")
+    assert Stores((mine,)).resolve("community-1", ("pyannote",)) == ref
+    assert {s.state for s in files.verify(ref)} == {"ok"}
+    assert list((mine.folder / ".staging").iterdir()) == []
+
+
+def test_a_pipeline_of_several_repositories_is_one_model(pull_speakers: Pull, speakers: hub.Hub) -> None:
+    steps: list[Any] = []
+    ref = pull_speakers("speaker-diarization-3.1", progress=steps.append)
+    assert tuple(f.path for f in sorted(ref.files, key=lambda f: f.path)) == pipelines.FILES
+    for repo, there, here in (
+        (SEGMENTATION, "pytorch_model.bin", "segmentation/pytorch_model.bin"),
+        (EMBEDDING, "pytorch_model.bin", "embedding/pytorch_model.bin"),
+        (COMMUNITY, "plda/plda.npz", "plda/plda.npz"),
+    ):
+        assert (ref.folder / here).read_bytes() == speakers.repos[repo][there]
+    config = (ref.folder / "config.yaml").read_text()
+    assert "segmentation: $model/segmentation" in config and "plda: $model/plda" in config
+    assert "pyannote/segmentation" not in config and "min_cluster_size: 12" in config
+    assert {s.state for s in files.verify(ref)} == {"ok"}
+    assert (ref.repo, ref.revision, ref.licence) == (PIPELINE, hub.COMMIT, "MIT, CC-BY-4.0")
+    assert [r.repo for r in ref.repositories] == [PIPELINE, SEGMENTATION, EMBEDDING, COMMUNITY]
+    assert {r.revision for r in ref.repositories} == {hub.COMMIT} and not any(r.gated for r in ref.repositories)
+    assert [r.licence for r in ref.repositories] == ["MIT", "MIT", "CC-BY-4.0", "CC-BY-4.0"]
+    assert [s.done for s in steps] == sorted(s.done for s in steps) and steps[-1].done == steps[-1].total
+
+
+def test_onnx_files_of_two_repositories_are_one_model_under_their_own_names(pull_speakers: Pull) -> None:
+    ref = pull_speakers("speakers")
+    assert [f.path for f in ref.files] == ["segmentation.onnx", "embedding.onnx"]
+    assert (ref.name, ref.format, ref.licence) == ("speakers-resnet34", "speakers-onnx", "MIT, CC-BY-4.0")
+    assert [r.repo for r in ref.repositories] == list(ONNX) and {s.state for s in files.verify(ref)} == {"ok"}
+
+
+def test_a_part_that_is_not_what_the_catalogue_knows_is_refused(
+    pull_speakers: Pull, mine: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = dict(catalog.load())
+    source = entries["speakers-resnet34"].sources["speakers-onnx"]
+    part = dataclasses.replace(
+        source.parts[0],
+        take={"embedding.onnx": dataclasses.replace(source.parts[0].take["embedding.onnx"], sha256="0" * 64)},
+    )
+    source = dataclasses.replace(source, parts=(part,))
+    entries["speakers-resnet34"] = dataclasses.replace(entries["speakers-resnet34"], sources={"speakers-onnx": source})
+    monkeypatch.setattr(catalog, "load", lambda: entries)
+    with pytest.raises(ModelMissing, match=r"embedding\.onnx .*sha256"):
+        pull_speakers("speakers")
+    assert Stores((mine,)).list() == []
+
+
+def test_a_repository_that_would_write_elsewhere_or_lacks_a_part_is_refused(
+    pull_speakers: Pull, speakers: hub.Hub, mine: Store, tmp_path: Path
+) -> None:
+    evil = dict(speakers.repos[COMMUNITY])
+    for name in ("../segmentation/pytorch_model.bin", "/tmp/plda/plda.npz", "a/../../plda/plda.npz"):
+        evil[name] = b"evil"
+    speakers.repos["Somebody/evil"] = evil  # type: ignore[index]
+    ref = pull_speakers("Somebody/evil", "pyannote")
+    assert tuple(f.path for f in ref.files) == pipelines.FILES
+    assert not any("evil" in path and ".." in path for _, path, _, _ in speakers.log)
+    del evil["plda/plda.npz"]
+    with pytest.raises(ModelMissing, match=r"plda/plda\.npz is missing"):
+        pull_speakers("Somebody/evil", "pyannote", rename="other")
+    speakers.repos["Somebody/third"] = {"config.yaml": pipelines.VERSION_3.encode()}  # type: ignore[index]
+    with pytest.raises(ModelMissing, match=r"names the segmentation 'pyannote/segmentation-3\.0'"):
+        pull_speakers("Somebody/third", "pyannote")
+    assert [r.name for r in Stores((mine,)).list()] == ["evil"]
+
+
+def gate(speakers: hub.Hub, *tokens: str) -> None:
+    speakers.gated = {repo: set(tokens) for repo in (PIPELINE, SEGMENTATION, COMMUNITY)}
+
+
+def test_a_gated_pipeline_is_refused_before_a_byte_with_all_pages_to_accept(
+    pull_speakers: Pull, speakers: hub.Hub, mine: Store
+) -> None:
+    gate(speakers, "hf_anna")
+    with pytest.raises(ModelMissing, match="accept their terms, and without a token") as caught:
+        pull_speakers("speaker-diarization-3.1")
+    do = str(caught.value.do)
+    assert all(f"{speakers.url}/{repo}" in do for repo in (PIPELINE, SEGMENTATION, COMMUNITY)) and EMBEDDING not in do
+    assert f"{speakers.url}/settings/tokens" in do and "HF_TOKEN" in do
+    assert not any("/resolve/" in path for _, path, _, _ in speakers.log)
+    # A token of one who has accepted all but one: that one is named, and no other.
+    speakers.gated[SEGMENTATION] = set()
+    with pytest.raises(ModelMissing, match="this token's account has not") as caught:
+        pull_speakers("speaker-diarization-3.1", environ={"HF_TOKEN": "hf_anna"})
+    assert f"{speakers.url}/{SEGMENTATION}" in str(caught.value.do) and PIPELINE not in str(caught.value.do)
+    assert "hf_anna" not in str(caught.value) and not any("/resolve/" in path for _, path, _, _ in speakers.log)
+    assert Stores((mine,)).list() == []
+    assert pull_speakers("speakers").gated is False, "which has no gate"
+
+
+def test_who_has_accepted_a_gate_is_recorded(pull_speakers: Pull, speakers: hub.Hub) -> None:
+    gate(speakers, "hf_anna")
+    speakers.accounts = {"hf_anna": "anna-m"}
+    ref = pull_speakers("speaker-diarization-3.1", environ={"HF_TOKEN": "hf_anna"})
+    told = json.loads((ref.folder / "kuulo-model.json").read_text())
+    assert ref.gated and "hf_anna" not in json.dumps(told)
+    by = {row["repo"]: (row["gated"], row["accepted_by"], row["account"]) for row in told["repositories"]}
+    assert by[EMBEDDING] == (False, None, None)
+    assert {by[repo] for repo in (PIPELINE, SEGMENTATION, COMMUNITY)} == {(True, "anna-m", "hub")}
+    assert ref.repositories[0].accepted_at and ref.repositories[0].accepted_at.startswith("20")
+    assert isinstance(ref.repositories[0], Repository)
+
+
+@pytest.mark.parametrize("account", [None, "an <odd> name", ""])
+def test_where_the_hub_does_not_say_who_it_is_the_user_of_this_machine(
+    account: str | None, pull_speakers: Pull, speakers: hub.Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGNAME", "eero")
+    gate(speakers, "hf_anna")
+    if account is not None:
+        speakers.accounts = {"hf_anna": account}
+    ref = pull_speakers("community-1", environ={"HF_TOKEN": "hf_anna"})
+    (only,) = ref.repositories
+    assert (only.gated, only.accepted_by, only.account) == (True, "eero", "machine")
+
+
+def test_the_command_line_shows_what_each_model_is_for(speakers: hub.Hub, tmp_path: Path) -> None:
+    home, folder = tmp_path / "home", tmp_path / "store"
+    home.mkdir()
+    environ = {"KUULO_STORE": str(folder), "HF_ENDPOINT": speakers.url}
+    done = _command("pull", COMMUNITY, "--format", "pyannote", home=home, **environ)
+    assert done.returncode == 0 and "(pyannote, " in done.stdout, done.stderr
+    assert _command("add", str(tmp_path / "onnx"), "--name", "mine", home=home, **environ).returncode == 0
+    listed = json.loads(_command("list", "--json", home=home, **environ).stdout)["models"]
+    assert {(m["name"], m["task"], m["format"]) for m in listed} == {
+        ("speaker-diarization-community-1", "diarize", "pyannote"),
+        ("mine", "diarize", "speakers-onnx"),
+    }
+    assert listed[0]["repositories"][0]["repo"] == COMMUNITY
+    shown = _command("list", home=home, **environ).stdout
+    assert "task" in shown and "diarize" in shown
+    offered = _command("list", "--catalog", home=home, **environ).stdout
+    assert "CC-BY-4.0; gated" in offered and "speakers-onnx (33 MB)" in offered
+    told = json.loads(_command("list", "--catalog", "--json", home=home, **environ).stdout)["catalog"]
+    third = next(row for row in told if row["name"] == "speaker-diarization-3.1")
+    assert third["task"] == "diarize" and third["gated"] and len(third["formats"]["pyannote"]["parts"]) == 3
+    assert _command("verify", home=home, **environ).stdout.count(": ok") == 2
+    assert _command("remove", "mine", "--yes", home=home, **environ).returncode == 0
+    assert not (folder / "speakers-onnx" / "mine").exists() and list(home.iterdir()) == []

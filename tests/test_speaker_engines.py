@@ -69,10 +69,13 @@ def test_silence_and_short_sounds(sherpa_model: Path) -> None:
     assert turn.start_ms < 100 and turn.end_ms > 24_900
 
 
-@pytest.mark.parametrize(
-    ("part", "key"),
-    [(part.removesuffix(".onnx"), key) for part, keys in sherpa_speakers.NEEDED.items() for key in keys],
-)
+NEEDED = [
+    *(("segmentation", key) for key in sherpa_speakers.NEEDED),
+    *(("embedding", key) for key in sherpa_speakers.FRAMEWORKS["wespeaker"]),
+]
+
+
+@pytest.mark.parametrize(("part", "key"), NEEDED)
 def test_what_would_end_the_process_is_seen_before(part: str, key: str, tmp_path: Path) -> None:
     pytest.importorskip("sherpa_onnx")
     folder = speaker_models.sherpa_folder(tmp_path / "model")
@@ -84,6 +87,9 @@ def test_what_would_end_the_process_is_seen_before(part: str, key: str, tmp_path
 def test_models_that_are_broken_or_hear_something_else(tmp_path: Path) -> None:
     pytest.importorskip("sherpa_onnx")
     folder = speaker_models.sherpa_folder(tmp_path / "model")
+    speaker_models.embedding(folder / "embedding.onnx", framework="another")
+    with pytest.raises(Unusable, match="framework 'another'"):
+        sherpa(folder)
     speaker_models.embedding(folder / "embedding.onnx", sample_rate=8_000)
     with pytest.raises(Unusable, match="8000 Hz"):
         sherpa(folder)
@@ -126,6 +132,7 @@ def test_the_model_in_the_store_is_chosen(sherpa_model: Path, kuulo: Kuulo, tmp_
     assert (step.engine, step.model) == ("sherpa-speakers", "tones") and step.model_sha256
     plan = kuulo("transcribe", "tones.wav", "-m", "miniature", "--speakers", "auto", "--dry-run").stdout
     assert "speakers: sherpa-speakers, " in plan and "tones (speakers-onnx)" in plan
+    assert "parts:  embedding.onnx, segmentation.onnx" in plan
     without = kuulo("transcribe", "tones.wav", "-m", "tones")
     assert without.returncode == 3, "it recognises no words"
 

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+import pipelines
 import tiny
 from kuulo.errors import ModelMissing, UsageError
-from kuulo.models import adding, catalog, check, files, store
+from kuulo.models import adding, built_in, catalog, check, files, paths, store
+from kuulo.models.manifest import Repository
 from kuulo.models.store import Store
 from kuulo.models.stores import Stores, stores_from
 
@@ -259,9 +261,12 @@ def test_the_catalogue_is_whole() -> None:
     assert next(iter(entries)) == "large-v3-turbo" and catalog.canonical("large") == "large-v3"
     for name, entry in entries.items():
         store.valid_name(name)
-        assert {"ct2", "hf"} <= set(entry.sources) <= set(check.FORMATS) and entry.licence
-        for source in entry.sources.values():
+        speakers = set(entry.sources) <= check.DIARIZING
+        assert speakers or {"ct2", "hf"} <= set(entry.sources) <= set(check.FORMATS) - check.DIARIZING
+        assert entry.licence and (speakers or not entry.gated)
+        for source in (one for main in entry.sources.values() for one in main.all):
             assert len(source.revision) in (0, 40) and bool(source.repo) != bool(source.path)
+            assert all(paths.is_name(name) and len(t.sha256 or "0" * 64) == 64 for name, t in source.take.items())
             assert len(source.sha256 or "0" * 64) == 64 and len(source.sha1 or "0" * 40) == 40
             assert source.format != "pt" or (source.sha256 and source.sha256 in str(source.path))
             assert source.format != "ggml" or (source.file and (source.sha1 or source.sha256))
@@ -278,6 +283,146 @@ def test_the_catalogues_addresses_are_those_of_the_engines_own_packages() -> Non
         text = Path(whisper.origin).read_text(encoding="utf-8")
         urls = dict(re.findall(r'"([\w.-]+)": "https://[\w./-]+?/whisper/models/([0-9a-f]{64}/[\w.-]+)"', text))
     for name, entry in catalog.load().items():
+        if set(entry.sources) <= check.DIARIZING:
+            continue
         assert entry.sources["ct2"].repo == utils._MODELS[name]
         if whisper and "pt" in entry.sources:
             assert entry.sources["pt"].path == urls[name]
+
+
+# Speaker pipelines
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_pipeline_with_sub_folders_is_one_model(link: bool, mine: Store, tmp_path: Path) -> None:
+    source = pipelines.pyannote(tmp_path / "own")
+    (source / "README.md").write_text("not of the pipeline")
+    (source / "segmentation" / "README.md").write_text("nor this")
+    added = adding.add(mine, source, link=link)
+    stores = layered(mine.folder)
+    assert stores.list() == [added] == [stores.resolve("own", ("pyannote",))] and stores.troubles() == []
+    assert added.task == "diarize" and added.path == added.folder == mine.folder / "pyannote" / "own"
+    assert tuple(file.path for file in added.files) == pipelines.FILES
+    for file in added.files:
+        assert hashlib.sha256((source / file.path).read_bytes()).hexdigest() == file.sha256
+        linked = (added.folder / file.path).samefile(source / file.path)
+        assert linked == (link and file.path != "config.yaml")
+    assert {s.state for s in files.verify(added)} == {"ok"}
+    assert adding.at_path(source, ("pyannote",)).digest == added.digest
+    mine.remove("own", "pyannote")
+    assert not added.folder.exists() and (source / "segmentation" / "pytorch_model.bin").is_file()
+    assert list((mine.folder / store.STAGING).iterdir()) == []
+
+
+def test_a_config_that_names_repositories_is_made_to_name_the_parts_beside_it(mine: Store, tmp_path: Path) -> None:
+    source = pipelines.pyannote(tmp_path / "own", pipelines.VERSION_3)
+    with pytest.raises(ModelMissing, match=r"names the segmentation 'pyannote/segmentation-3\.0'"):
+        adding.at_path(source, ("pyannote",))
+    for link in (False, True):
+        added = adding.add(mine, source, link=link, replace=link)
+        config = (added.folder / "config.yaml").read_text()
+        assert "segmentation: $model/segmentation" in config and "plda: $model/plda" in config
+        assert "threshold: 0.7045654963945799" in config and "version: 3.1.0" in config
+        assert {s.state for s in files.verify(added)} == {"ok"}
+        assert layered(mine.folder).resolve("own", ("pyannote",)) == added
+    assert (source / "config.yaml").read_text() == pipelines.VERSION_3, "the folder it came from stays as it is"
+    (source / "plda" / "plda.npz").unlink()
+    with pytest.raises(ModelMissing, match="names no plda") as caught:
+        adding.add(mine, source, name="other")
+    assert str(source) in str(caught.value.looked_at)
+    assert [ref.name for ref in layered(mine.folder).list()] == ["own"]
+
+
+def test_the_hubs_cache_whose_files_are_links_can_be_added(mine: Store, tmp_path: Path) -> None:
+    snapshot = tmp_path / "models--pyannote--speaker-diarization-community-1" / "snapshots" / ("0" * 40)
+    pipelines.pyannote(snapshot)
+    blobs = snapshot.parent.parent / "blobs"
+    blobs.mkdir()
+    for number, name in enumerate(pipelines.FILES):
+        (snapshot / name).rename(blobs / str(number))
+        (snapshot / name).symlink_to(blobs / str(number))
+    added = adding.add(mine, snapshot)
+    assert added.name == "speaker-diarization-community-1" and added.rank < catalog.LAST_RANK
+    assert not any((added.folder / file.path).is_symlink() for file in added.files)
+
+
+def test_a_sub_folder_that_leads_out_of_the_model_is_found(mine: Store, tmp_path: Path) -> None:
+    ref = adding.add(mine, pipelines.pyannote(tmp_path / "own"))
+    (ref.folder / "plda").rename(tmp_path / "plda")
+    (ref.folder / "plda").symlink_to(tmp_path / "plda")
+    states = {s.path: s.state for s in files.verify(ref)}
+    assert states["plda/plda.npz"] == states["plda/xvec_transform.npz"] == "outside" and states["plda"] == "extra"
+    with pytest.raises(ModelMissing, match=r"plda/plda\.npz is outside"):
+        layered(mine.folder).resolve("own", ("pyannote",))
+
+
+def test_files_beside_a_pipelines_are_extra_wherever_they_are(mine: Store, tmp_path: Path) -> None:
+    ref = adding.add(mine, pipelines.pyannote(tmp_path / "own"))
+    (ref.folder / "plda" / "notes.txt").write_text("mine")
+    (ref.folder / "more").mkdir()
+    (ref.folder / "segmentation" / "pytorch_model.bin").write_bytes(b"")
+    states = {s.path: s.state for s in files.verify(ref) if s.state != "ok"}
+    assert states == {"plda/notes.txt": "extra", "more": "extra", "segmentation/pytorch_model.bin": "changed"}
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "/etc/passwd", "a/../b", "./a", "a//b", "a/", "", ".", "..", "kuulo-model.json"]
+)
+def test_a_manifest_names_no_file_outside_its_folder(name: str, mine: Store, tmp_path: Path) -> None:
+    for format_, made in (
+        ("pyannote", pipelines.pyannote(tmp_path / "p")),
+        ("ggml", tiny.make("ggml", tmp_path / "g")),
+    ):
+        ref = adding.add(mine, made)
+        told = json.loads((ref.folder / "kuulo-model.json").read_text())
+        told["files"][0]["path"] = name
+        (ref.folder / "kuulo-model.json").write_text(json.dumps(told))
+        with pytest.raises(ModelMissing, match="files outside the folder"):
+            layered(mine.folder).resolve(ref.name, (format_,))
+
+
+def test_sub_folders_are_for_formats_that_have_them(mine: Store, tmp_path: Path) -> None:
+    ref = adding.add(mine, tiny.make("ct2", tmp_path / "m"))
+    told = json.loads((ref.folder / "kuulo-model.json").read_text())
+    told["files"][0]["path"] = "sub/config.json"
+    (ref.folder / "kuulo-model.json").write_text(json.dumps(told))
+    assert "outside the folder" in layered(mine.folder).troubles()[0].problem
+
+
+def test_manifests_of_older_and_newer_versions_are_read(mine: Store, tmp_path: Path) -> None:
+    ref = adding.add(mine, pipelines.speakers_onnx(tmp_path / "own"))
+    told = json.loads((ref.folder / "kuulo-model.json").read_text())
+    del told["repositories"]
+    (ref.folder / "kuulo-model.json").write_text(json.dumps(told))
+    assert layered(mine.folder).resolve("own", ("speakers-onnx",)) == ref
+    told["repositories"] = [{"repo": "a/b", "gated": True, "accepted_by": "anna", "from": "a newer version"}]
+    (ref.folder / "kuulo-model.json").write_text(json.dumps(told))
+    found = layered(mine.folder).resolve("own", ("speakers-onnx",))
+    assert found.repositories == (Repository("a/b", gated=True, accepted_by="anna"),)
+    told["repositories"] = [{"no": "repo"}]
+    (ref.folder / "kuulo-model.json").write_text(json.dumps(told))
+    assert "not what it should be" in layered(mine.folder).troubles()[0].problem
+
+
+def test_the_built_in_model_is_no_pipeline(mine: Store) -> None:
+    with pytest.raises(ModelMissing, match="cannot be written as pyannote"):
+        built_in.write(mine, "pyannote")
+
+
+def test_a_pipeline_is_never_offered_for_recognition(mine: Store, tmp_path: Path) -> None:
+    from kuulo import survey
+
+    adding.add(mine, pipelines.pyannote(tmp_path / "large-v3"))
+    adding.add(mine, pipelines.speakers_onnx(tmp_path / "turbo"), name="large-v3-turbo")
+    whisper = adding.add(mine, tiny.make("ct2", tmp_path / "zz"))
+    stores = layered(mine.folder)
+    assert [ref.task for ref in stores.list()] == ["transcribe", "diarize", "diarize"], "words come first"
+    assert stores.list()[0] == whisper and survey.model(stores.list()[1]).format in check.DIARIZING
+    for name in ("large-v3", "turbo"):
+        with pytest.raises(ModelMissing, match="for other engines") as caught:
+            stores.resolve(name, ("ct2",))
+        assert f"kuulo models pull {name} --format ct2" in str(caught.value)
+    with pytest.raises(ModelMissing, match=r"did you mean speaker-diarization-3\.1"):
+        stores.resolve("speaker-diarization-3", ("pyannote",))
+    with pytest.raises(ModelMissing, match=r"list --catalog|did you mean (?!speaker)"):
+        stores.resolve("speaker-diarization-3", ("ct2",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,10 +15,11 @@ from kuulo import miniature
 from kuulo.errors import EXIT_CANNOT_RUN, ModelMissing, UsageError
 
 if TYPE_CHECKING:
+    from kuulo.engines.base import EngineSpec
     from kuulo.models.manifest import ModelRef
     from kuulo.models.stores import Stores
 
-FORMAT_NAMES = ("ct2", "ggml", "hf", "onnx", "pt")
+FORMAT_NAMES = ("ct2", "ggml", "hf", "onnx", "pt", "pyannote", "speakers-onnx")
 
 _format = click.option("--format", "format_", type=click.Choice(FORMAT_NAMES), help="Format of the files.")
 _json = click.option("--json", "as_json", is_flag=True, help="For machines.")
@@ -31,6 +33,7 @@ def models() -> None:
     \b
     kuulo models list --catalog      what can be pulled
     kuulo models pull small          from the network: the only command that uses it
+    kuulo models pull speakers       a pipeline that tells speakers apart
     kuulo models add ./my-model      a folder or file that you have
     """
 
@@ -55,14 +58,15 @@ def list_(catalog: bool, as_json: bool) -> None:
         return
     if rows:
         _table(
-            ("name", "format", "engines", "size", "languages", "licence", "where"),
+            ("name", "task", "format", "engines", "size", "languages", "licence", "where"),
             [
                 (
                     r["name"],
+                    r["task"],
                     r["format"],
                     ", ".join(r["engines"]),
                     _size(r["bytes"]),
-                    _languages(r),
+                    _languages(r) if r["task"] == "transcribe" else None,
                     r["licence"],
                     r["store"],
                 )
@@ -218,23 +222,25 @@ def _stores() -> Stores:
 
 def _formats() -> tuple[str, ...]:
     """All formats, that of the most preferred engine first."""
-    from kuulo import engines
-
-    preferred = [f for spec in engines.specs() for f in spec.model_formats]
+    preferred = [f for spec in _engines() for f in spec.model_formats]
     return tuple(dict.fromkeys((*preferred, *FORMAT_NAMES)))
 
 
-def _engines_for(format_: str) -> list[str]:
+def _engines() -> list[EngineSpec]:
+    """The engines, best first, those that tell speakers apart last."""
     from kuulo import engines
 
-    return [spec.name for spec in engines.specs() if format_ in spec.model_formats]
+    return list({spec.name: spec for task in ("transcribe", "diarize") for spec in engines.specs(task)}.values())
+
+
+def _engines_for(format_: str) -> list[str]:
+    return [spec.name for spec in _engines() if format_ in spec.model_formats]
 
 
 def _format_for(engine: str, name: str) -> str:
-    from kuulo import engines
     from kuulo.models import catalog
 
-    by_name = {spec.name: spec for spec in engines.specs()}
+    by_name = {spec.name: spec for spec in _engines()}
     if engine not in by_name:
         raise UsageError(f"there is no engine {engine!r}", looked_at=", ".join(by_name), do="kuulo engines")
     formats = by_name[engine].model_formats
@@ -261,6 +267,7 @@ def _chosen(names: Sequence[str], format_: str | None) -> list[ModelRef]:
 def _row(ref: ModelRef) -> dict[str, Any]:
     return {
         "name": ref.name,
+        "task": ref.task,
         "format": ref.format,
         "engines": _engines_for(ref.format),
         "bytes": ref.bytes,
@@ -270,6 +277,8 @@ def _row(ref: ModelRef) -> dict[str, Any]:
         "repo": ref.repo,
         "revision": ref.revision,
         "source": ref.source,
+        "gated": ref.gated,
+        "repositories": [dataclasses.asdict(repository) for repository in ref.repositories],
         "digest": ref.digest,
         "multilingual": ref.multilingual,
         "translates": ref.translates,
@@ -278,7 +287,7 @@ def _row(ref: ModelRef) -> dict[str, Any]:
 
 
 def _show_catalog(as_json: bool) -> None:
-    from kuulo.models import catalog
+    from kuulo.models import catalog, check
 
     entries = catalog.load().values()
     if as_json:
@@ -286,10 +295,17 @@ def _show_catalog(as_json: bool) -> None:
             {
                 "name": entry.name,
                 "aliases": list(entry.aliases),
+                "task": check.task_of(next(iter(entry.sources))),
                 "licence": entry.licence,
+                "gated": entry.gated,
                 "rank": entry.rank,
                 "formats": {
-                    f: {"source": s.repo or s.path, "revision": s.revision or None, "size": s.size}
+                    f: {
+                        "source": s.repo or s.path,
+                        "revision": s.revision or None,
+                        "size": s.size,
+                        "parts": [{"source": part.repo, "revision": part.revision or None} for part in s.parts],
+                    }
                     for f, s in entry.sources.items()
                 },
             }
@@ -300,8 +316,10 @@ def _show_catalog(as_json: bool) -> None:
     rows_ = []
     for entry in entries:
         sizes = [f"{f} ({s.size})" if s.size else f for f, s in entry.sources.items()]
-        rows_.append((entry.name, ", ".join(entry.aliases), ", ".join(sizes), entry.licence))
-    _table(("name", "also", "formats (download)", "licence"), rows_)
+        licence = f"{entry.licence}; gated" if entry.gated else entry.licence
+        task = check.task_of(next(iter(entry.sources)))
+        rows_.append((entry.name, ", ".join(entry.aliases), task, ", ".join(sizes), licence))
+    _table(("name", "also", "task", "formats (download)", "licence"), rows_)
     engines_by_format = "; ".join(f"{f}: {', '.join(_engines_for(f))}" for f in FORMAT_NAMES if _engines_for(f))
     click.echo(f"\nkuulo models pull NAME --format FORMAT     ({engines_by_format})")
 
@@ -342,7 +360,7 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str | None]]) -> Non
 
 def _bytes_in(path: Path) -> int | None:
     if path.is_dir():
-        return sum(entry.stat().st_size for entry in path.iterdir() if entry.is_file())
+        return sum(entry.stat().st_size for entry in path.rglob("*") if entry.is_file())
     return path.stat().st_size if path.exists() else None
 
 

@@ -174,8 +174,17 @@ def _speakers(chosen: Diarizer | None) -> list[str]:
     return [
         f"speakers: {chosen.engine}, {chosen.why}",
         f"  model:  {_model(chosen.model)}",
+        *([f"  parts:  {', '.join(parts)}"] if (parts := _parts(chosen.model)) else []),
         f"  where:  {_where(chosen.environment)}",
     ]
+
+
+def _parts(model: Model | None) -> list[str]:
+    """The files of a pipeline, which are several models in one folder."""
+    if model is None or not model.path.is_dir():
+        return []
+    files = (path.relative_to(model.path) for path in model.path.rglob("*") if path.is_file())
+    return sorted(path.as_posix() for path in files if path.suffix != ".json")
 
 
 def _model(model: Model | None) -> str:

@@ -89,8 +89,12 @@ def load(task: Task) -> PyannoteSession:
         raise Unusable(f"there is no pipeline: {folder / CONFIG}", "kuulo models list --catalog")
     os.environ[TELEMETRY] = "0"
     os.environ["HF_HUB_OFFLINE"] = "1"
+    # pyannote.audio passes weights_only=False; with this PyTorch holds to it all the same.
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
     import torch
     from pyannote.audio import Pipeline
+
+    torch.serialization.add_safe_globals(safe_globals())
 
     if task.options.get("threads"):
         torch.set_num_threads(int(task.options["threads"]))
@@ -112,6 +116,23 @@ def load(task: Task) -> PyannoteSession:
     session = PyannoteSession(pipeline, numbers(int(least), int(most)), encoder_of(folder), exclusive=exclusive)
     session.device = device
     return session
+
+
+def safe_globals() -> List[Any]:
+    """What a checkpoint may name beside tensors: as models/pyannote.py, GLOBALS. omegaconf's are in older ones."""
+    import collections
+    import typing
+
+    import torch
+    from omegaconf import base, dictconfig, listconfig, nodes
+    from pyannote.audio.core.model import Introspection
+    from pyannote.audio.core.task import Problem, Resolution, Specifications
+
+    plain = [dict, float, int, list, str, collections.defaultdict, typing.Any, torch.torch_version.TorchVersion]
+    settings = [
+        base.ContainerMetadata, base.Metadata, dictconfig.DictConfig, listconfig.ListConfig, nodes.AnyNode,
+    ]  # fmt: skip
+    return [*plain, *settings, Introspection, Problem, Resolution, Specifications]
 
 
 def encoder_of(folder: Path) -> str:

@@ -42,15 +42,21 @@ SPEC = EngineSpec(
 
 SEGMENTATION, EMBEDDING = "segmentation.onnx", "embedding.onnx"
 
-NEEDED: Dict[str, Tuple[str, ...]] = {
-    SEGMENTATION: (
-        "sample_rate", "window_size", "receptive_field_size", "receptive_field_shift", "num_speakers",
-        "powerset_max_classes", "num_classes",
-    ),
-    EMBEDDING: ("sample_rate", "output_dim", "normalize_samples", "language"),
-}  # fmt: skip
-"""Metadata without which the library ends the process (sherpa-onnx/csrc/offline-speaker-segmentation-pyannote-model.cc,
-speaker-embedding-extractor-model.cc)."""
+NEEDED = (
+    "sample_rate", "window_size", "receptive_field_size", "receptive_field_shift", "num_speakers",
+    "powerset_max_classes", "num_classes",
+)  # fmt: skip
+"""Metadata of the segmentation without which the library ends the process
+(sherpa-onnx/csrc/offline-speaker-segmentation-pyannote-model.cc)."""
+
+GENERAL = ("sample_rate", "output_dim", "normalize_samples", "language")
+FRAMEWORKS: Dict[str, Tuple[str, ...]] = {
+    "wespeaker": GENERAL,
+    "3d-speaker": GENERAL,
+    "nemo": ("sample_rate", "output_dim", "feat_dim", "window_size_ms", "window_stride_ms", "language"),
+}
+"""The same of the embedding, by its `framework` (speaker-embedding-extractor-model.cc, -nemo-model.cc). Without one of
+these names 2.0.1 loads it, and crashes at the first recording (speaker-embedding-extractor-impl.cc)."""
 
 RAW = ("threshold", "min_duration_on", "min_duration_off", "window_shift_ratio")
 
@@ -115,11 +121,18 @@ def load(task: Task) -> SpeakersSession:
 
 def look_at(folder: Path) -> None:
     """Raises Unusable for what would end the process."""
-    for name, needed in NEEDED.items():
+    for name in (SEGMENTATION, EMBEDDING):
         try:
             metadata = onnx_file.read(folder / name).metadata
         except (onnx_file.Broken, OSError) as error:
             raise Unusable(f"{folder / name} cannot be read: {error}", "check it: kuulo models verify") from error
+        framework = metadata.get("framework", "")
+        if name == EMBEDDING and framework not in FRAMEWORKS:
+            raise Unusable(
+                f"{name} is of the framework {framework!r}, and sherpa-onnx knows {', '.join(FRAMEWORKS)}",
+                "take the files of sherpa-onnx's own releases",
+            )
+        needed = NEEDED if name == SEGMENTATION else FRAMEWORKS[framework]
         missing = [key for key in needed if not metadata.get(key)]
         if missing:
             raise Unusable(

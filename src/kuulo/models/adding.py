@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kuulo.errors import ModelMissing, UsageError
-from kuulo.models import catalog, check, manifest
+from kuulo.models import catalog, check, manifest, pyannote
 from kuulo.models.binary import Damaged
 from kuulo.models.files import CHUNK, Progress, hash_file, hash_files
 from kuulo.models.manifest import MANIFEST, ModelFile, ModelRef
@@ -58,10 +58,16 @@ def add(
             looked_at=str(target),
             do="give --replace to put this one in its place, or --name for another name",
         )
-    _refuse_damaged(format_, path)
+    if format_ != "pyannote":
+        _refuse_damaged(format_, path)
     with store.staging("add") as staged:
         try:
-            files = tuple(_bring(file, staged, link=link, progress=progress) for file in check.files(format_, path))
+            names = check.names(format_, path)
+            source = path if format_ in check.FOLDERS else path.parent
+            files = tuple(_bring(source, name, staged, link=link, progress=progress) for name in names)
+            if format_ == "pyannote":  # whose config.yaml is made to name the parts that lie beside it
+                files = localized(staged, files)
+                _refuse_damaged(format_, staged, told=path)
         except OSError as error:
             raise store_error(store.folder, error) from error
         ref = dataclasses.replace(described(name, format_, staged, files), source=str(path.absolute()), added=now())
@@ -78,6 +84,19 @@ def described(name: str, format_: str, staged: Path, files: tuple[ModelFile, ...
     return _described(name, format_, staged if format_ in check.FOLDERS else staged / files[0].path, files)
 
 
+def localized(staged: Path, files: tuple[ModelFile, ...]) -> tuple[ModelFile, ...]:
+    """The files of a pyannote pipeline in a staging folder, after its config.yaml names its parts there. Where it is
+    no configuration it is left as it is: the check says so."""
+    try:
+        if not pyannote.localize(staged):
+            return files
+    except Damaged:
+        return files
+    config = staged / pyannote.CONFIG
+    changed = ModelFile(pyannote.CONFIG, hash_file(config), config.stat().st_size)
+    return tuple(changed if file.path == pyannote.CONFIG else file for file in files)
+
+
 def _detect(path: Path) -> str:
     try:
         found = check.detect_format(path)
@@ -85,19 +104,20 @@ def _detect(path: Path) -> str:
         raise ModelMissing(f"this cannot be read: {error.strerror}", looked_at=str(path.absolute())) from error
     if found is None:
         raise ModelMissing(
-            "this is no Whisper model in a format that an engine here reads",
+            "this is no model in a format that an engine here reads",
             looked_at=str(path.absolute()),
             do="formats: " + "; ".join(f"{name}: {check.FORMATS[name].NAME}" for name in sorted(check.FORMATS)),
         )
     return found
 
 
-def _refuse_damaged(format_: str, path: Path) -> None:
+def _refuse_damaged(format_: str, path: Path, *, told: Path | None = None) -> None:
+    """`told`: the path that people know, where it is another."""
     found = check.problems(format_, path)
     if found:
         raise ModelMissing(
             f"this is no good {check.FORMATS[format_].NAME} model: {'; '.join(found)}",
-            looked_at=str(path.absolute()),
+            looked_at=str((told or path).absolute()),
             do="copy or download it again",
         )
 
@@ -123,23 +143,25 @@ def _default_name(path: Path, format_: str) -> str:
     return stem.removeprefix("ggml-") if format_ == "ggml" else stem
 
 
-def _bring(file: Path, folder: Path, *, link: bool, progress: Progress | None) -> ModelFile:
+def _bring(source: Path, name: str, folder: Path, *, link: bool, progress: Progress | None) -> ModelFile:
     """Copies or links one file, hashing it on the way."""
-    target = folder / file.name
-    if link:
+    file, target = source / name, folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # A configuration may be changed, which must not change the file that it came from.
+    if link and name != pyannote.CONFIG:
         real = file.resolve()
         try:
             os.link(real, target)
         except OSError:  # another file system, or one without hard links
             target.symlink_to(real)
-        return ModelFile(file.name, hash_file(target, progress), target.stat().st_size)
+        return ModelFile(name, hash_file(target, progress), target.stat().st_size)
     digest = hashlib.sha256()
     size = 0
-    with file.open("rb") as source, target.open("xb") as copy:
-        while chunk := source.read(CHUNK):
+    with file.open("rb") as opened, target.open("xb") as copy:
+        while chunk := opened.read(CHUNK):
             copy.write(chunk)
             digest.update(chunk)
             size += len(chunk)
             if progress:
                 progress(len(chunk))
-    return ModelFile(file.name, digest.hexdigest(), size)
+    return ModelFile(name, digest.hexdigest(), size)

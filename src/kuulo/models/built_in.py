@@ -73,7 +73,7 @@ def write(store: Store, format_: str, *, replace: bool = False) -> ModelRef:
     from kuulo.miniature import weights
     from kuulo.miniature.writers import WRITERS
 
-    writer = WRITERS[format_][1]
+    writer = WRITERS[able([format_])[0]][1]
     with store.staging(NAME) as staged:
         path = staged if format_ in check.FOLDERS else staged / f"{NAME}{check.SUFFIX[format_]}"
         try:

@@ -16,9 +16,17 @@ from typing import Any
 from kuulo.errors import UsageError
 
 FILE = Path(__file__).with_name("catalog.toml")
-FORMATS = ("ct2", "ggml", "hf", "onnx", "pt")
+FORMATS = ("ct2", "ggml", "hf", "onnx", "pt", "pyannote", "speakers-onnx")
 LAST_RANK = 1000
 """Of a model that is not in the catalogue."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A file of a repository: its name there, and its digest where that was seen."""
+
+    name: str
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,10 @@ class Source:
     """Where a model comes from in one format.
 
     `repo`, `revision`: a Hugging Face repository and commit; revision "" when none was seen. `path`: instead, the
-    end of an address on OpenAI's server. `file`: the one file of a ggml model. `sha1`, `sha256`: of that file."""
+    end of an address on OpenAI's server. `file`: the one file of a ggml model. `sha1`, `sha256`: of that file.
+    `take`: by their names in the model's folder, the files to take; empty for those that the format wants. `parts`:
+    more repositories, whose files come into the same folder. `licence`: of this repository, where it is not the
+    model's."""
 
     format: str
     repo: str | None = None
@@ -36,11 +47,20 @@ class Source:
     sha1: str | None = None
     sha256: str | None = None
     size: str | None = None
+    licence: str | None = None
+    take: Mapping[str, Taken] = field(default_factory=dict)
+    parts: tuple[Source, ...] = ()
+
+    @property
+    def all(self) -> tuple[Source, ...]:
+        """This one and its parts."""
+        return (self, *self.parts)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A model of the catalogue; `sources` by format."""
+    """A model of the catalogue; `sources` by format. `gated`: whether terms must be accepted first, as it was when the
+    catalogue was written; the hub says how it is."""
 
     name: str
     rank: int
@@ -108,4 +128,7 @@ def _entry(row: dict[str, Any]) -> Entry:
 
 def _source(format_: str, row: dict[str, Any]) -> Source:
     assert bool(row.get("revision")) or row.get("seen") is False or "path" in row, row
-    return Source(format=format_, **{key: value for key, value in row.items() if key != "seen"})
+    taken = {name: Taken(file["from"], file.get("sha256")) for name, file in row.get("take", {}).items()}
+    parts = tuple(_source(format_, part) for part in row.get("parts", ()))
+    plain = {key: value for key, value in row.items() if key not in ("seen", "take", "parts")}
+    return Source(format=format_, take=taken, parts=parts, **plain)

@@ -10,6 +10,10 @@ the right ones is for `store.verify`, which hashes them.
 | hf | a Hugging Face folder | hf.py |
 | onnx | a folder of ONNX files | onnx.py |
 | pt | an openai-whisper file | pt.py |
+| pyannote | pyannote.audio's speaker pipeline, a folder with sub-folders | pyannote.py |
+| speakers-onnx | sherpa-onnx's speaker pipeline, a folder of ONNX files | speakers_onnx.py |
+
+The last two tell speakers apart and know no words; the others are Whispers.
 """
 
 from __future__ import annotations
@@ -18,14 +22,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kuulo.models import ct2, ggml, hf, onnx, pt
+from kuulo.models import ct2, ggml, hf, onnx, pt, pyannote, speakers_onnx
 from kuulo.models.binary import Damaged
 from kuulo.models.shape import Shape
 
 # In the order in which they are tried: hf before ct2, because both have a config.json
-FORMATS: dict[str, Any] = {"ggml": ggml, "pt": pt, "hf": hf, "ct2": ct2, "onnx": onnx}
-FOLDERS = frozenset({"ct2", "hf", "onnx"})
+FORMATS: dict[str, Any] = {
+    "ggml": ggml,
+    "pt": pt,
+    "hf": hf,
+    "ct2": ct2,
+    "onnx": onnx,
+    "pyannote": pyannote,
+    "speakers-onnx": speakers_onnx,
+}
+FOLDERS = frozenset({"ct2", "hf", "onnx", "pyannote", "speakers-onnx"})
 """Formats that are a folder; the others are one file."""
+
+NESTED = frozenset({"pyannote"})
+"""Formats whose files may lie in sub-folders of the folder."""
+
+DIARIZING = frozenset({"pyannote", "speakers-onnx"})
+"""Formats of models that tell speakers apart; the others recognise words."""
 
 SUFFIX = {"ggml": ".bin", "pt": ".pt"}
 
@@ -41,6 +59,11 @@ class ModelFacts:
     encoder_layers: int | None
     decoder_layers: int | None
     size_bytes: int
+
+
+def task_of(format_: str) -> str:
+    """What a model of the format is for, as engines name their tasks: `transcribe` or `diarize`."""
+    return "diarize" if format_ in DIARIZING else "transcribe"
 
 
 def detect_format(path: Path) -> str | None:
@@ -85,13 +108,22 @@ def files(format_: str, path: Path) -> list[Path]:
     """The files that make the model, sorted by name: of a folder, those that the format uses."""
     if format_ not in FOLDERS:
         return [path]
-    names = [entry.name for entry in path.iterdir() if entry.is_file()]
-    return [path / name for name in wanted(format_, names)]
+    return [path / name for name in names(format_, path)]
+
+
+def names(format_: str, path: Path) -> list[str]:
+    """Names of those files in the model's folder, with sub-folders: `segmentation/pytorch_model.bin`."""
+    if format_ not in FOLDERS:
+        return [path.name]
+    if format_ in NESTED:
+        found: list[str] = FORMATS[format_].names(path)
+        return found
+    return wanted(format_, [entry.name for entry in path.iterdir() if entry.is_file()])
 
 
 def wanted(format_: str, names: list[str]) -> list[str]:
     """Those of a folder's or repository's file names that the format uses, sorted."""
-    if format_ in ("hf", "onnx"):
-        found: list[str] = FORMATS[format_].wanted(names)
-        return found
-    return sorted(name for name in names if name in ct2.WANTED)
+    if format_ == "ct2":
+        return sorted(name for name in names if name in ct2.WANTED)
+    found: list[str] = FORMATS[format_].wanted(names)
+    return found

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from kuulo.models import check
+from kuulo.models import check, paths
 from kuulo.models.manifest import MANIFEST, ModelFile, ModelRef
 
 CHUNK = 1 << 20
@@ -18,7 +18,8 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class FileState:
-    """What `verify` found of one file: ok, missing, changed, unreadable, or extra (not in the manifest)."""
+    """What `verify` found of one file: ok, missing, changed, unreadable, outside (by a sub-folder that is a link), or
+    extra (not in the manifest)."""
 
     path: str
     state: str
@@ -28,18 +29,31 @@ class FileState:
 def verify(ref: ModelRef, progress: Progress | None = None) -> Iterator[FileState]:
     """Reads every file of a model again and says whether it is what the manifest says; files beside them last."""
     for file in ref.files:
-        path = ref.folder / file.path
-        try:
-            same = path.stat().st_size == file.bytes and hash_file(path, progress) == file.sha256
-            yield FileState(file.path, "ok" if same else "changed", file.bytes)
-        except FileNotFoundError:
-            yield FileState(file.path, "missing", file.bytes)
-        except OSError:
-            yield FileState(file.path, "unreadable", file.bytes)
+        yield FileState(file.path, _state(ref.folder, file, progress), file.bytes)
     known = {file.path for file in ref.files} | {MANIFEST}
-    for path in sorted(ref.folder.iterdir()):
-        if path.name not in known:
-            yield FileState(path.name, "extra", path.stat().st_size if path.is_file() else 0)
+    yield from _extra(ref.folder, known, {str(parent) for name in known for parent in PurePosixPath(name).parents})
+
+
+def _state(folder: Path, file: ModelFile, progress: Progress | None) -> str:
+    path = folder / file.path
+    try:
+        if not paths.is_inside(folder, file.path):
+            return "outside"
+        same = path.stat().st_size == file.bytes and hash_file(path, progress) == file.sha256
+    except FileNotFoundError:
+        return "missing"
+    except OSError:
+        return "unreadable"
+    return "ok" if same else "changed"
+
+
+def _extra(folder: Path, known: set[str], folders: set[str], below: str = "") -> Iterator[FileState]:
+    for path in sorted(folder.iterdir()):
+        name = f"{below}{path.name}"
+        if name in folders and path.is_dir() and not path.is_symlink():
+            yield from _extra(path, known, folders, f"{name}/")
+        elif name not in known:
+            yield FileState(name, "extra", path.stat().st_size if path.is_file() else 0)
 
 
 def size_problems(ref: ModelRef) -> list[str]:
@@ -47,7 +61,9 @@ def size_problems(ref: ModelRef) -> list[str]:
     found = []
     for file in ref.files:
         path = ref.folder / file.path
-        if not path.is_file():
+        if not paths.is_inside(ref.folder, file.path):
+            found.append(f"{file.path} is outside the model's folder")
+        elif not path.is_file():
             found.append(f"{file.path} is missing")
         elif path.stat().st_size != file.bytes:
             found.append(f"{file.path} has {path.stat().st_size} bytes, and {file.bytes} when it was added")
@@ -57,7 +73,8 @@ def size_problems(ref: ModelRef) -> list[str]:
 def hash_files(format_: str, path: Path, progress: Progress | None = None) -> tuple[ModelFile, ...]:
     """The files of a model with their digests and sizes."""
     return tuple(
-        ModelFile(file.name, hash_file(file, progress), file.stat().st_size) for file in check.files(format_, path)
+        ModelFile(name, hash_file(file, progress), file.stat().st_size)
+        for name, file in zip(check.names(format_, path), check.files(format_, path), strict=True)
     )
 
 

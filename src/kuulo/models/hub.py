@@ -28,6 +28,8 @@ OPENAI = "https://openaipublic.azureedge.net/main/whisper/models"
 
 OPENAI_VARIABLE = "KUULO_OPENAI_URL"
 TIMEOUT_S = 30.0
+NAME = re.compile(r"[\w.-]{1,100}")
+"""An account at the hub."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,10 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a source offers: its files, and where they come from exactly."""
+    """What a source offers: its files, and where they come from exactly. `page`: where people read of it."""
 
     files: tuple[Wanted, ...]
-    source: str
+    page: str
     revision: str | None = None
     licence: str | None = None
     gated: bool = False
@@ -90,15 +92,14 @@ class Session:
                 f"the server has commit {commit} where {source.revision} was asked for",
                 looked_at=f"{self.endpoint}/{source.repo}",
             )
-        top = [name for name in blobs if "/" not in name]
-        names = [source.file] if source.file else check.wanted(source.format, top)
-        if not names or any(name not in blobs for name in names):
+        names = _names(source, list(blobs))
+        if not names or any(there not in blobs for there in names.values()):
             raise ModelMissing(
                 f"the repository {source.repo} has no {source.file or check.FORMATS[source.format].NAME + ' model'}",
                 looked_at=f"{self.endpoint}/{source.repo} at {commit}",
                 do="take another --revision or --format",
             )
-        files = tuple(self._wanted(source, commit, name, blobs[name]) for name in names)
+        files = tuple(self._wanted(source, commit, name, blobs[there]) for name, there in names.items())
         card = told.get("cardData") or {}
         licence = card.get("license") if isinstance(card, dict) else None
         return Listing(
@@ -116,11 +117,35 @@ class Session:
         file = Wanted(source.path.split("/")[-1], url, sha256=source.sha256)
         return Listing((file,), url)
 
+    def denied(self, listing: Listing) -> bool:
+        """Whether the hub says that the token's owner has not accepted a repository's terms. A mirror may not say."""
+        status, _ = self._ask(f"/api/models/{listing.page.removeprefix(self.endpoint + '/')}/auth-check")
+        return status in (401, 403)
+
+    def account(self) -> str | None:
+        """The name at the hub of the token's owner; None where it does not say."""
+        status, body = self._ask("/api/whoami-v2")
+        try:
+            name = json.loads(body)["name"] if status == 200 else None
+        except (ValueError, LookupError, TypeError):
+            return None
+        return name if isinstance(name, str) and NAME.fullmatch(name) else None
+
+    def _ask(self, path: str) -> tuple[int, bytes]:
+        """Status and body of what need not be answered; status 0 when nobody does."""
+        url = f"{self.endpoint}{path}"
+        try:
+            response = self.client.get(url, headers=self._headers(url), timeout=TIMEOUT_S)
+        except self.transport_error:
+            return 0, b""
+        return response.status_code, response.content
+
     def _wanted(self, source: Source, commit: str, name: str, row: dict[str, Any]) -> Wanted:
         lfs = row.get("lfs") or {}
         size = lfs.get("size", row.get("size"))
-        quoted = urllib.parse.quote(name)
-        if source.sha256 and lfs.get("sha256") and source.sha256 != lfs["sha256"]:
+        quoted = urllib.parse.quote(str(row["rfilename"]))
+        sha256 = source.take[name].sha256 if name in source.take else source.sha256
+        if sha256 and lfs.get("sha256") and sha256 != lfs["sha256"]:
             raise ModelMissing(
                 f"{name} at the server is another file than the catalogue knows (sha256 {lfs['sha256']})",
                 looked_at=f"{self.endpoint}/{source.repo} at {commit}",
@@ -129,7 +154,7 @@ class Session:
             name=name,
             url=f"{self.endpoint}/{source.repo}/resolve/{commit}/{quoted}",
             bytes=size if isinstance(size, int) else None,
-            sha256=source.sha256 or lfs.get("sha256"),
+            sha256=sha256 or lfs.get("sha256"),
             sha1=source.sha1,
             git_sha1=None if lfs else row.get("blobId"),
         )
@@ -169,7 +194,7 @@ class Session:
             except OSError as error:
                 raise ModelMissing(
                     f"{file.name} cannot be written: {error.strerror or error}",
-                    looked_at=str(part.parent.parent.parent),
+                    looked_at=str(part.parents[2 + file.name.count("/")]),
                     do="free some space, or set KUULO_STORE to a folder with more; then pull again: it goes on",
                 ) from error
 
@@ -239,6 +264,17 @@ class Session:
         return ModelMissing(
             "the server's answer is not understood", looked_at=f"{self.endpoint}/{source.repo}", do="see HF_ENDPOINT"
         )
+
+
+def _names(source: Source, there: list[str]) -> dict[str, str]:
+    """By their names in the model's folder, the repository's files that are wanted."""
+    if source.file:
+        return {source.file: source.file}
+    if source.take:
+        return {name: taken.name for name, taken in source.take.items()}
+    if source.format not in check.NESTED:
+        there = [name for name in there if "/" not in name]
+    return {name: name for name in check.wanted(source.format, there)}
 
 
 def size_of(*paths: Path) -> int:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kuulo import atomic
-from kuulo.models import catalog, check
+from kuulo.models import catalog, check, paths
 from kuulo.models.binary import Damaged
 
 MANIFEST = "kuulo-model.json"
@@ -25,12 +27,30 @@ class ModelFile:
 
 
 @dataclass(frozen=True)
+class Repository:
+    """A repository of the hub that files of a model came from.
+
+    `accepted_by`: of a gated one, who had accepted its terms when it was pulled: the `account` ("hub": the name at the
+    hub of the token's owner; "machine": the user's name on this machine, where the hub did not say). `accepted_at`:
+    when it was pulled, ISO 8601 in UTC; the hub does not say when terms were accepted."""
+
+    repo: str
+    revision: str | None = None
+    licence: str | None = None
+    gated: bool = False
+    accepted_by: str | None = None
+    account: str | None = None
+    accepted_at: str | None = None
+
+
+@dataclass(frozen=True)
 class ModelRef:
     """A model on this machine.
 
     `path`: what an engine is given, the folder or the one file. `repo`, `revision`: the Hugging Face repository and
     commit it came from, or None. `source`: the address or path it came from. `added`: when, ISO 8601 in UTC.
-    `origin`: the store that has it, or "path" when it was given by path."""
+    `origin`: the store that has it, or "path" when it was given by path. `repositories`: all that it was pulled from;
+    `repo` is the first of them."""
 
     name: str
     format: str
@@ -45,6 +65,12 @@ class ModelRef:
     origin: str = "path"
     multilingual: bool | None = None
     translates: bool | None = None
+    repositories: tuple[Repository, ...] = ()
+
+    @property
+    def task(self) -> str:
+        """What it is for: `transcribe` or `diarize`."""
+        return check.task_of(self.format)
 
     @property
     def folder(self) -> Path:
@@ -87,6 +113,7 @@ def write(ref: ModelRef, folder: Path) -> None:
             "multilingual": ref.multilingual,
             "translates": ref.translates,
             "digest": ref.digest,
+            "repositories": [dataclasses.asdict(repository) for repository in ref.repositories],
             "files": [{"path": f.path, "sha256": f.sha256, "bytes": f.bytes} for f in ref.files],
         },
     )
@@ -103,6 +130,7 @@ def read(folder: Path, origin: str) -> ModelRef:
         files = tuple(ModelFile(str(f["path"]), str(f["sha256"]), int(f["bytes"])) for f in data["files"])
         told = {key: data.get(key) for key in ("repo", "revision", "source", "licence", "added")}
         said = (data["name"], data["format"])
+        repositories = tuple(_repository(row) for row in data.get("repositories", ()))
     except FileNotFoundError as error:
         raise Damaged(f"it has no {MANIFEST}") from error
     except OSError as error:
@@ -111,7 +139,7 @@ def read(folder: Path, origin: str) -> ModelRef:
         raise Damaged(f"its {MANIFEST} is not what it should be ({type(error).__name__}: {error})") from error
     if said != (name, format_):
         raise Damaged(f"its {MANIFEST} is of another model ({said[1]}/{said[0]})")
-    if not files or any(Path(file.path).name != file.path or file.path in ("", "..") for file in files):
+    if not files or not all(_may_be_in(format_, file.path) for file in files):
         raise Damaged(f"its {MANIFEST} names no files, or files outside the folder")
     return ModelRef(
         name=name,
@@ -122,5 +150,16 @@ def read(folder: Path, origin: str) -> ModelRef:
         origin=origin,
         multilingual=data.get("multilingual"),
         translates=data.get("translates"),
+        repositories=repositories,
         **told,
     )
+
+
+def _repository(row: dict[str, Any]) -> Repository:
+    """From a manifest, where keys of a newer Kuulo are passed over."""
+    known = {field.name for field in dataclasses.fields(Repository)}
+    return Repository(**{key: value for key, value in row.items() if key in known})
+
+
+def _may_be_in(format_: str, name: str) -> bool:
+    return paths.is_name(name) and name != MANIFEST and (format_ in check.NESTED or "/" not in name)

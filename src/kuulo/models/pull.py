@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import getpass
 import hashlib
 import os
 import re
@@ -22,11 +23,11 @@ from pathlib import Path
 from kuulo import machine
 from kuulo.errors import ModelMissing, UsageError
 from kuulo.models import catalog, check
-from kuulo.models.adding import described
+from kuulo.models.adding import described, localized
 from kuulo.models.catalog import Entry, Source
 from kuulo.models.files import CHUNK
-from kuulo.models.hub import Session, Wanted, size_of
-from kuulo.models.manifest import ModelFile, ModelRef
+from kuulo.models.hub import Listing, Session, Wanted, size_of
+from kuulo.models.manifest import ModelFile, ModelRef, Repository
 from kuulo.models.store import STAGING, Store, free_name, now
 
 SPARE_BYTES = 64_000_000
@@ -37,7 +38,7 @@ ABANDONED_S = 600
 
 REPO_PATTERN = re.compile(r"[\w.-]+/[\w.-]+")
 
-PREFERRED = ("ct2", "ggml", "pt", "hf", "onnx")
+PREFERRED = ("ct2", "ggml", "pt", "hf", "onnx", "pyannote", "speakers-onnx")
 """Which format is pulled when nobody says: that of the default engine first."""
 
 
@@ -69,9 +70,10 @@ def pull(
 ) -> ModelRef:
     """Brings a model into the store and gives it.
 
-    `name`: of the catalogue, or a Hugging Face repository ORG/NAME (ct2, hf or onnx). `revision`: instead of the
-    catalogue's. `rename`: its name in the store. A pull that was cut goes on where it stopped. Raises UsageError
-    for what cannot be asked, ModelMissing for all that the network, the server, the disk or the files do."""
+    `name`: of the catalogue, or a Hugging Face repository ORG/NAME (of a format that is a folder). `revision`:
+    instead of the catalogue's; of several repositories, of the first. `rename`: its name in the store. A pull that was
+    cut goes on where it stopped. Raises UsageError for what cannot be asked, ModelMissing for all that the network, the
+    server, the disk or the files do."""
     entry, source = _what(name, format_)
     local = free_name(rename or entry.name)
     target = store.place(local, source.format)
@@ -85,39 +87,104 @@ def pull(
     if revision and source.path:
         raise UsageError(f"{entry.name} as {source.format} comes from OpenAI's server, which has no revisions")
     if revision:
-        source = dataclasses.replace(source, revision=revision, sha1=None, sha256=None)
-    elif source.repo and not source.revision and notice:
-        notice(f"no commit of {source.repo} is pinned in the catalogue: taking the current one, and recording it")
+        taken = {name: dataclasses.replace(file, sha256=None) for name, file in source.take.items()}
+        source = dataclasses.replace(source, revision=revision, sha1=None, sha256=None, take=taken)
+    for one in source.all:
+        if one.repo and not one.revision and notice:
+            notice(f"no commit of {one.repo} is pinned in the catalogue: taking the current one, and recording it")
     session = Session(environ, retries)
-    listing = session.openai(source) if source.path else session.hub(source)
-    label = f"pull-{source.format}-{local}-{(listing.revision or source.sha256 or 'x')[:12]}"
-    with _claimed(store, label) as staged:
-        _refuse_full(staged, listing.files)
-        files = _fetch_all(session, listing.files, staged, progress)
+    listings = [session.openai(source)] if source.path else [session.hub(one) for one in source.all]
+    _refuse_gated(session, entry.name, [listing for listing in listings if listing.gated])
+    wanted = tuple(file for listing in listings for file in listing.files)
+    with _claimed(store, f"pull-{source.format}-{local}-{_version(source, listings)}") as staged:
+        _refuse_full(staged, wanted)
+        files = _fetch_all(session, wanted, staged, progress)
+        if source.format == "pyannote":
+            files = localized(staged, files)
         found = check.problems(source.format, staged if source.format in check.FOLDERS else staged / files[0].path)
         if found:
             shutil.rmtree(staged, ignore_errors=True)
             raise ModelMissing(
                 f"what was downloaded is no good {check.FORMATS[source.format].NAME} model: {'; '.join(found)}",
-                looked_at=listing.source,
+                looked_at=listings[0].page,
                 do="take another revision (--revision) or format (--format)",
             )
+        repositories = () if source.path else _repositories(session, source, listings)
         ref = dataclasses.replace(
             described(local, source.format, staged, files),
             repo=source.repo,
-            revision=listing.revision,
-            source=listing.source,
-            licence=listing.licence or entry.licence or None,
-            gated=listing.gated,
+            revision=listings[0].revision,
+            source=listings[0].page,
+            licence=_licence(entry, repositories),
+            gated=any(listing.gated for listing in listings),
+            repositories=repositories,
             added=now(),
         )
         return store.install(ref, staged, replace=replace)
 
 
+def _refuse_gated(session: Session, name: str, gated: list[Listing]) -> None:
+    """Before a byte is fetched: repositories whose terms must be accepted, and were not as far as the hub says."""
+    closed = [listing.page for listing in gated if not session.token or session.denied(listing)]
+    if not closed:
+        return
+    tokens = f"{session.endpoint}/settings/tokens"
+    if session.token:
+        why, more = "this token's account has not, or the token may not read gated repositories", f"see {tokens}"
+    else:
+        why, more = "without a token nobody knows who asks", f"make a token at {tokens}, set HF_TOKEN to it"
+    raise ModelMissing(
+        f"{name} is gated: its authors give it to those who accept their terms, and {why}",
+        looked_at=", ".join(closed),
+        do=f"read and accept the terms at {' and at '.join(closed)}, {more}, then pull again",
+    )
+
+
+def _version(source: Source, listings: list[Listing]) -> str:
+    """Twelve characters that tell pulls of other files apart."""
+    one = "-".join(listing.revision or source.sha256 or "x" for listing in listings)
+    return one[:12] if len(listings) == 1 else hashlib.sha256(one.encode()).hexdigest()[:12]
+
+
+def _repositories(session: Session, source: Source, listings: list[Listing]) -> tuple[Repository, ...]:
+    """What the files came from, and who has accepted the terms of those that are gated."""
+    who: dict[str, str] = {}
+    if any(listing.gated for listing in listings):
+        account = session.account()
+        who = {"accepted_by": account or _user(), "account": "hub" if account else "machine", "accepted_at": now()}
+    return tuple(
+        Repository(
+            str(one.repo),
+            listing.revision,
+            one.licence or listing.licence,
+            listing.gated,
+            **(who if listing.gated else {}),
+        )
+        for one, listing in zip(source.all, listings, strict=True)
+    )
+
+
+def _licence(entry: Entry, repositories: tuple[Repository, ...]) -> str | None:
+    """What the repositories say, each licence once; where one does not say, what the catalogue says."""
+    said = [repository.licence for repository in repositories]
+    if not said or None in said:
+        return entry.licence or None
+    return ", ".join({str(licence).casefold(): str(licence) for licence in said}.values())
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container may have no name for its user
+        return f"user {os.getuid()}"
+
+
 def _what(name: str, format_: str | None) -> tuple[Entry, Source]:
     if REPO_PATTERN.fullmatch(name):
         if format_ not in check.FOLDERS:
-            raise UsageError(f"which format does the repository {name} have?", do="give --format ct2, hf or onnx")
+            raise UsageError(
+                f"which format does the repository {name} have?", do=f"give --format {', '.join(sorted(check.FOLDERS))}"
+            )
         return Entry(name.split("/")[1], catalog.LAST_RANK, ""), Source(format_, repo=name)
     if format_ is None:
         entry, _ = catalog.find(name)
@@ -159,6 +226,7 @@ def _fetch_all(
     for file in wanted:
         path = folder / file.name
         if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
             report = progress and _reporter(progress, file.name, done, total)
             session.download(file, _part(folder, file), report)
             files.append(_verified(file, _part(folder, file)))
@@ -238,7 +306,7 @@ def _abandoned(folder: Path) -> bool:
         # One that has our own number left it before we began: whoever claims a folder gives it back in the end.
         return int(pid) == os.getpid() or not machine.has_process(int(pid))
     try:
-        latest = max(p.stat().st_mtime for p in [folder, *folder.iterdir()])
+        latest = max(p.stat().st_mtime for p in [folder, *folder.rglob("*")])
     except OSError:
         return False
     return time.time() - latest > ABANDONED_S

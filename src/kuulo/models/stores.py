@@ -41,12 +41,13 @@ class Stores:
         return [trouble for layer in self.layers for trouble in layer.list()[1]]
 
     def list(self) -> list[ModelRef]:
-        """All models, the best defaults first. What a later store has of the same name and format is not seen."""
+        """All models, the best defaults first, those that tell speakers apart last. What a later store has of the same
+        name and format is not seen."""
         seen: dict[tuple[str, str], ModelRef] = {}
         for layer in self.layers:
             for ref in layer.list()[0]:
                 seen.setdefault((ref.format, ref.name), ref)
-        return sorted(seen.values(), key=lambda ref: (ref.rank, ref.name, ref.format))
+        return sorted(seen.values(), key=lambda ref: (ref.task == "diarize", ref.rank, ref.name, ref.format))
 
     def find(self, name: str, formats: Sequence[str]) -> ModelRef | None:
         """The model by name or alias, in the first of the formats that a store has; raises ModelMissing when its
