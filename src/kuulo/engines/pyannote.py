@@ -119,20 +119,23 @@ def load(task: Task) -> PyannoteSession:
 
 
 def safe_globals() -> List[Any]:
-    """What a checkpoint may name beside tensors: as models/pyannote.py, GLOBALS. omegaconf's are in older ones."""
+    """What a checkpoint may name beside tensors: as models/pyannote.py, GLOBALS. omegaconf's are in older ones, which
+    need it installed."""
     import collections
     import typing
 
     import torch
-    from omegaconf import base, dictconfig, listconfig, nodes
     from pyannote.audio.core.model import Introspection
     from pyannote.audio.core.task import Problem, Resolution, Specifications
 
     plain = [dict, float, int, list, str, collections.defaultdict, typing.Any, torch.torch_version.TorchVersion]
-    settings = [
-        base.ContainerMetadata, base.Metadata, dictconfig.DictConfig, listconfig.ListConfig, nodes.AnyNode,
-    ]  # fmt: skip
-    return [*plain, *settings, Introspection, Problem, Resolution, Specifications]
+    own = [Introspection, Problem, Resolution, Specifications]
+    try:
+        from omegaconf import base, dictconfig, listconfig, nodes
+    except ImportError:
+        return [*plain, *own]
+    settings = [base.ContainerMetadata, base.Metadata, dictconfig.DictConfig, listconfig.ListConfig, nodes.AnyNode]
+    return [*plain, *own, *settings]
 
 
 def encoder_of(folder: Path) -> str:
