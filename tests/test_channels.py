@@ -103,6 +103,54 @@ def test_channels_of_microphones_differ_and_those_of_a_room_do_not(tmp_path: Pat
         assert channels.differ(audio.levels(path, audio.OWN)) is differ, name
 
 
+def levels(sound: Any) -> Any:
+    return np.abs(sound[: len(sound) // 160 * 160]).reshape(-1, 160, sound.shape[1]).sum(1)
+
+
+def test_the_same_in_all_channels() -> None:
+    samples, _ = tracks(leak_db=-60)
+    both = samples.sum(1)
+    noise = np.random.default_rng(2).normal(0, 3e-3, (len(both), 2))
+    for name, other in (
+        ("the same", both), ("quieter, upside down", both * -0.3), ("later", np.roll(both, 40)),
+        ("muffled", np.convolve(both, np.ones(4) / 4, "same")),
+    ):  # fmt: skip
+        for added in (0, noise):
+            assert channels.same(levels(np.stack([both, other], 1) + added)), name
+    for name, sound in (
+        ("in turn", samples), ("much leaks", tracks(leak_db=-3, noise=1e-3)[0]), ("silence", samples * 0),
+        ("one is silent", samples * [1, 0]), ("at once", tracks(leak_db=-20, overlap_s=1.0)[0]),
+        ("nothing", samples[:9]), ("half a second", samples[RATE // 2 : RATE]),
+    ):  # fmt: skip
+        assert not channels.same(levels(sound)), name
+
+
+def test_one_who_says_little_makes_channels_different() -> None:
+    samples, truth = tracks(leak_db=-60)
+    own = samples[:, :1] * [1, 0.5]
+    assert channels.same(levels(own))
+    last = truth[-1]
+    assert last.start_ms is not None and last.end_ms is not None
+    little = np.concatenate([*[own] * 8, samples[last.start_ms * 16 : last.end_ms * 16, 1:] * [0.5, 1]])
+    assert not channels.same(levels(little))
+
+
+def test_what_speaks_against_channels_is_said() -> None:
+    samples, _ = tracks(leak_db=-20)
+    assert channels.doubt(levels(samples)) is None
+    assert channels.doubt(levels(samples * 0)) is None and channels.doubt(levels(samples[:9])) is None
+    assert "equally loud" in str(channels.doubt(levels(tracks(leak_db=-3)[0])))
+    noise = np.random.default_rng(2).normal(0, 1e-4, samples.shape)
+    assert "only one" in str(channels.doubt(levels(samples * [1, 0] + noise)))
+
+
+def test_levels_of_what_is_decoded(tmp_path: Path) -> None:
+    samples, _ = tracks(leak_db=-20)
+    path = recordings.wav(tmp_path / "a.wav", samples * 0.5, RATE)
+    decoded = audio.decode(path, tmp_path / "pcm", layout=audio.OWN)
+    assert np.array_equal(channels.levels(tmp_path / "pcm", decoded.samples, 2), audio.levels(path, audio.OWN))
+
+
 def test_all_channels_are_decoded(tmp_path: Path) -> None:
     samples, _ = tracks(leak_db=-20)
     path = recordings.wav(tmp_path / "a.wav", np.concatenate([samples, samples[:, :1] * 0.5], 1) * 0.5, RATE)
@@ -110,7 +158,6 @@ def test_all_channels_are_decoded(tmp_path: Path) -> None:
     assert (decoded.samples, decoded.channels) == (2 * RATE, 3)
     sound = np.fromfile(tmp_path / "pcm", "<f4").reshape(-1, 3)
     assert np.abs(sound[:, :2] - samples[RATE : 3 * RATE] * 0.5).max() < 1e-3
-    assert not channels.same(tmp_path / "pcm", decoded.samples, 3)
 
 
 # ---------------------------------------------------------------------- the commands
@@ -141,11 +188,14 @@ def test_what_is_refused(kuulo: Kuulo, tmp_path: Path) -> None:
     samples, _ = tracks(leak_db=-20)
     both = samples.mean(1) * 0.5
     recordings.wav(tmp_path / "mono.wav", both, RATE)
-    recordings.wav(tmp_path / "same.wav", np.stack([both, both], 1), RATE)
-    done = kuulo("diarize", "mono.wav", "same.wav", "--speakers", "channels", "--json")
-    whys = [f["why"] for f in json.loads(done.stdout)["files"]]
+    recordings.wav(tmp_path / "same.wav", np.stack([both, both * 0.7], 1), RATE)
+    recordings.wav(tmp_path / "left.wav", samples * [0.5, 0], RATE)
+    done = kuulo("diarize", "mono.wav", "same.wav", "left.wav", "--speakers", "channels", "--json")
+    files = json.loads(done.stdout)["files"]
+    whys = [file.get("why") for file in files]
     assert done.returncode == 1
     assert "it has one channel" in whys[0] and "hold the same" in whys[1]
+    assert files[2]["state"] == "done" and "only one of its channels" in files[2]["warning"]
     for words, said in (
         (("--speaker-engine", "channels"), "--speakers channels"),
         (("--speakers", "channels", "--speaker-engine", "resemblyzer"), "tells voices apart"),

@@ -163,6 +163,18 @@ def test_what_cannot_be_enrolled(kuulo: Kuulo, tmp_path: Path) -> None:
         assert done.returncode == UsageError.exit_code and said in done.stderr, (name, done.stderr)
     assert not (tmp_path / "kuulo-roster.json").exists()
     assert kuulo("speakers", "enrol", " ", "two.wav").returncode == 2
+    done = kuulo("speakers", "enrol", "Anna", "two.wav", "--speaker-engine", "channels")
+    assert done.returncode == UsageError.exit_code and "--speakers channels" in done.stderr
+
+
+def test_settings_may_name_a_roster_that_is_not_there_yet(
+    kuulo: Kuulo, kuulo_environment: dict[str, str], tmp_path: Path
+) -> None:
+    kuulo_environment["KUULO_ROSTER"] = str(tmp_path / "later.json")
+    anna = clip(tmp_path / "anna.wav", ["f2"], LONG)
+    done = kuulo("speakers", "enrol", "Anna", anna, anna, "--roster", "later.json", "--speaker-engine", "resemblyzer")
+    assert done.returncode == 0, done.stderr
+    assert "in 1 clips" in done.stdout, "one clip is one, however often it is named"
 
 
 def test_a_roster_needs_speakers_and_their_engine(kuulo: Kuulo, tmp_path: Path) -> None:
@@ -179,4 +191,7 @@ def test_a_roster_needs_speakers_and_their_engine(kuulo: Kuulo, tmp_path: Path) 
     roster.write(file, wrong)
     talk = clip(tmp_path / "talk.wav", ["m3"], LONG)
     done = kuulo("diarize", talk, "--roster", file)
-    assert done.returncode == 1 and "another encoder" in done.stderr
+    assert done.returncode == UsageError.exit_code and "another encoder" in done.stderr
+    done = kuulo("transcribe", talk, "-m", "miniature", "--speakers", "1", "--roster", file, "-o", "out")
+    assert done.returncode == UsageError.exit_code and "another encoder" in done.stderr
+    assert not (tmp_path / "out" / "talk.json").exists()

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import recordings
-from kuulo import speakers
+from kuulo import audio, speakers
 from kuulo.engines import resemblyzer
 from kuulo.engines.base import Diarization
 from kuulo.errors import UsageError
@@ -28,6 +28,8 @@ from kuulo.wire import Task
 
 Kuulo = Callable[..., subprocess.CompletedProcess[str]]
 RATE = 16_000
+HERE = Path(__file__).resolve().parent
+SPEECH = HERE.parent / "examples" / "jfk.flac"
 
 TIMES = st.integers(0, 4000)
 
@@ -143,6 +145,31 @@ def test_the_bands_are_those_of_librosa() -> None:
     assert np.abs(resemblyzer.Encoder()._filters - expected).max() < 1e-6
 
 
+@pytest.fixture(scope="module")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Real speech, float32 (n,), 16 kHz."""
+    pcm = tmp_path_factory.mktemp("speech") / "out.f32"
+    audio.decode(SPEECH, pcm)
+    return np.fromfile(pcm, "<f4")
+
+
+def test_embeddings_are_those_of_the_original(speech: Any) -> None:
+    """Of the package resemblyzer with librosa, made once: the file says how."""
+    encoder = resemblyzer.Encoder()
+    for start, expected in json.loads((HERE / "golden" / "resemblyzer.json").read_text())["embeddings"].items():
+        found = encoder(encoder.bands(speech, int(start), int(start) + resemblyzer.WINDOW)[None])[0]
+        assert np.abs(found - np.array(expected)).max() < 1e-3
+
+
+def test_loudness_makes_no_difference(speech: Any) -> None:
+    encoder = resemblyzer.Encoder()
+    window = (400, 400 + resemblyzer.WINDOW)
+    usual = encoder.bands(speech, *window)
+    for gain in (0.01, 0.3, 2.0):
+        assert np.allclose(encoder.bands(speech * np.float32(gain), *window), usual, rtol=1e-3, atol=1e-9)
+    assert not encoder.bands(np.zeros(RATE, np.float32), 0, 50).any(), "silence stays silence"
+
+
 def test_windows_cover_speech_and_pieces_cover_windows() -> None:
     speech = [(0, 400), (1000, 2600), (3000, 9000), (9500, 9505)]
     stretches = [resemblyzer.windows_in(stretch) for stretch in speech]
@@ -158,6 +185,76 @@ def test_windows_cover_speech_and_pieces_cover_windows() -> None:
             len({next(n for n, s in enumerate(speech) if s[0] // 10 <= windows[w][0] <= s[1] // 10) for w in piece})
             == 1
         )
+
+
+# ---------------------------------------------------------------------- grouping
+
+
+def voices(count: int, pieces: int, apart: float = 0.25, own: float = 0.05, drift: float = 0.03) -> tuple[Any, Any]:
+    """Means (pieces, 256) of length 1 and whose each is, in turn. Voices are `apart` (cosine distance), their pieces
+    `own` from where the voice is at that time, and a voice goes `drift` to each side in the course of the recording."""
+    draw = np.random.default_rng(count * 10_000 + pieces)
+
+    def direction(*shape: int) -> Any:
+        return draw.normal(0, 1, (*shape, 256)) / 16
+
+    centres = np.sqrt(1 - apart) * direction() + np.sqrt(apart) * direction(count)
+    whose = np.arange(pieces) % count
+    ways = np.sqrt(2 * drift) * direction(count)
+    moved = np.cos(np.linspace(0, np.pi, pieces))[:, None] * ways[whose]
+    points = centres[whose] + moved + np.sqrt(2 * own) * direction(pieces)
+    return points / np.linalg.norm(points, axis=1, keepdims=True), whose
+
+
+def same_groups(one: Any, other: Any) -> bool:
+    pairs = set(zip(one.tolist(), other.tolist(), strict=True))
+    return len(pairs) == len(set(one.tolist())) == len(set(other.tolist()))
+
+
+def grouped(means: Any, least: int = 1, most: int = 99, windows: float = 8.0) -> Any:
+    return resemblyzer.grouped(means, np.full(len(means), windows), least, most, resemblyzer.THRESHOLD)
+
+
+@pytest.mark.parametrize("pieces", [12, 40, 400, 1600])
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_as_many_groups_as_voices_however_long_it_is(count: int, pieces: int) -> None:
+    means, whose = voices(count, pieces)
+    assert same_groups(grouped(means), whose)
+
+
+def test_one_voice_that_varies_much_stays_one() -> None:
+    """Each allowance is in proportion to how far pieces are from their centres."""
+    means, whose = voices(1, 400, own=0.12, drift=0.06)
+    assert same_groups(grouped(means), whose)
+    means, whose = voices(2, 400, apart=0.4, own=0.12, drift=0.06)
+    assert same_groups(grouped(means), whose)
+
+
+def test_who_says_almost_nothing_is_a_speaker_only_where_the_number_is_given() -> None:
+    means, whose = voices(2, 400)
+    kept = (whose == 0) | (np.arange(400) < 8)
+    assert grouped(means[kept]).max() == 0, "4 pieces of 204"
+    assert same_groups(grouped(means[kept], 2, 2), whose[kept])
+
+
+def test_numbers_of_groups_that_are_given() -> None:
+    means, whose = voices(3, 60)
+    for least, most in ((1, 1), (2, 2), (3, 3), (4, 4), (7, 9), (1, 2)):
+        assert least <= grouped(means, least, most).max() + 1 <= most
+    assert same_groups(grouped(means, 2, 5), whose)
+    assert grouped(means[:2], 5, 5).max() + 1 == 2, "no more than there are pieces"
+    assert grouped(means[:1]).tolist() == [0]
+
+
+def test_short_answers_make_no_speaker_unless_one_is_missing() -> None:
+    means, whose = voices(2, 60)
+
+    def found(long: Any, least: int, most: int) -> int:
+        return len(resemblyzer.voices_of(means, np.full(60, 8.0), long, least, most, resemblyzer.THRESHOLD))
+
+    assert found(whose == 0, 1, 99) == 1
+    assert found(whose == 0, 2, 2) == 2
+    assert found(np.zeros(60, bool), 1, 99) == 2, "there is nothing else"
 
 
 # ---------------------------------------------------------------------- conversations
@@ -178,8 +275,13 @@ LINES = (
 )
 
 
-def conversation(voices: Sequence[str], lines: Sequence[str] = LINES, gap_s: float = 0.5) -> tuple[Any, list[Line]]:
-    """Voices in turn: (samples, who speaks when)."""
+ANSWERS = ("Yes.", "No, I do not.", "Really?", "That is true.", "Well.", "I see.", "And then?")
+
+
+def conversation(
+    voices: Sequence[str], lines: Sequence[str] = LINES, gap_s: float = 0.5, quieter_db: float = 0.0
+) -> tuple[Any, list[Line]]:
+    """Voices in turn: (samples, who speaks when). Every second time a voice is `quieter_db` less loud."""
     espeak = pytest.importorskip("espeak")
     try:
         speaker = espeak.Speaker()
@@ -190,6 +292,7 @@ def conversation(voices: Sequence[str], lines: Sequence[str] = LINES, gap_s: flo
     for number, line in enumerate(lines):
         voice = voices[number % len(voices)]
         spoken = speaker.say(line, espeak.Voice(voice, 160)).samples.astype(np.float32) / 32768
+        spoken *= 10 ** (-quieter_db * (number // len(voices) % 2) / 20)
         pause = np.zeros(int(draw.uniform(gap_s, gap_s + 0.4) * RATE), np.float32)
         truth.append(Line(None, voice, at * 1000 // RATE, (at + len(spoken)) * 1000 // RATE))
         sound += [spoken, pause]
@@ -201,6 +304,14 @@ def session(**options: Any) -> Any:
     return resemblyzer.load(Task("diarize", "resemblyzer", "its own", None, options))
 
 
+def assert_right(truth: Sequence[Line], found: Sequence[Turn]) -> None:
+    """The right number of speakers, and a diarization error rate of 10 % at most."""
+    assert len({turn.speaker for turn in found}) == len({line.speaker for line in truth})
+    heard = [Line(None, turn.speaker, turn.start_ms, turn.end_ms) for turn in found]
+    rate = scoring.compare(truth, heard).rate
+    assert rate is not None and rate <= 0.1, rate
+
+
 @pytest.mark.parametrize(
     "voices",
     [("m1",), ("linda",), ("m1", "f1"), ("m5", "linda"), ("m1", "f1", "Michael"), ("m1", "f1", "linda", "Michael")],
@@ -209,12 +320,30 @@ def session(**options: Any) -> Any:
 def test_conversations_of_voices_that_were_not_tuned_on(voices: tuple[str, ...]) -> None:
     samples, truth = conversation([f"en-us+{voice}" for voice in voices])
     found = session().diarize(samples).turns
-    heard = [Line(None, turn.speaker, turn.start_ms, turn.end_ms) for turn in found]
-    assert len({turn.speaker for turn in found}) == len(voices)
-    rate = scoring.compare(truth, heard).rate
-    assert rate is not None and rate <= 0.1, rate
+    assert_right(truth, found)
     assert all(a.end_ms <= b.start_ms for a, b in itertools.pairwise(found)), "in order and apart"
     assert found[0].speaker == "S1"
+
+
+@pytest.mark.parametrize("voices", [("m1",), ("f4",), ("m3", "belinda")], ids=lambda voices: "+".join(voices))
+def test_who_speaks_more_quietly_stays_the_same(voices: tuple[str, ...]) -> None:
+    samples, truth = conversation([f"en-us+{voice}" for voice in voices], quieter_db=15.0)
+    assert_right(truth, session().diarize(samples).turns)
+
+
+def test_ten_minutes_of_two_voices_are_two_speakers() -> None:
+    lines = [*LINES, *ANSWERS] * 10
+    samples, truth = conversation(["en-us+m1", "en-us+f1"], lines)
+    assert len(samples) > 600 * RATE
+    found = session()
+    turns = found.diarize(samples).turns
+    assert_right(truth, turns)
+    shorter = samples[: 20 * RATE]
+    assert found.diarize(shorter) == found.diarize(shorter), "the same each time"
+
+
+def test_one_real_speaker_is_one(speech: Any) -> None:
+    assert {turn.speaker for turn in session().diarize(speech).turns} == {"S1"}
 
 
 def test_a_number_that_is_given_is_kept() -> None:

@@ -1,7 +1,8 @@
 """What a run has heard of one recording so far, on disk, so that a killed run goes on inside the recording.
 
-A journal is a file of JSON lines, the worker's events `language`, `segment` and `checkpoint` as they came. It lies
-in the output folder under `.kuulo/partial/`, readable by its owner alone, and is removed when the results are there.
+A journal is a file of JSON lines: the worker's events `language`, `segment` and `checkpoint` as they came, and `turns`,
+who speaks when, with the `hello` of the worker that said so and without the voices. It lies in the output folder under
+`.kuulo/partial/`, readable by its owner alone, and is removed when the results are there.
 """
 
 from __future__ import annotations
@@ -9,25 +10,29 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from kuulo.transcript import Segment
+from kuulo.transcript import Segment, Turn
 
 FOLDER = PurePath(".kuulo", "partial")
 
 
 @dataclass(frozen=True)
 class Heard:
-    """What need not be heard again: segments up to the last checkpoint, and the state to go on from."""
+    """What need not be done again: the segments up to the last checkpoint, and the state to go on from; `turns`, who
+    speaks when in all of the recording, None while nobody knows, and `told_apart_by`, the `hello` of the worker that
+    said so."""
 
     segments: tuple[Segment, ...] = ()
     language: str | None = None
     confidence: float | None = None
     state: Mapping[str, Any] | None = None
     at_ms: int = 0
+    turns: tuple[Turn, ...] | None = None
+    told_apart_by: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Journal:
@@ -37,11 +42,11 @@ class Journal:
         name = hashlib.sha256(os.fsencode(str(stem))).hexdigest()[:24]
         self.path = output / FOLDER / f"{name}-{key[:24]}.jsonl"
         self._file: Any = None
-        self._has_checkpoint = False
+        self._is_of_use = False
 
     def read(self) -> Heard:
-        """What is kept of an earlier run; nothing when there is no journal. What follows the last checkpoint, and
-        a last line that was cut short, is dropped."""
+        """What is kept of an earlier run; nothing when there is no journal. Of the words what follows the last
+        checkpoint, and a last line that was cut short, is dropped."""
         try:
             lines = self.path.read_bytes().splitlines()
         except FileNotFoundError:
@@ -49,6 +54,8 @@ class Journal:
         segments: list[Segment] = []
         language: str | None = None
         confidence: float | None = None
+        turns: tuple[Turn, ...] | None = None
+        told_apart_by: Mapping[str, Any] = {}
         kept = Heard()
         for line in lines:
             try:
@@ -61,7 +68,9 @@ class Journal:
                 language, confidence = event["language"], event.get("confidence")
             elif event["type"] == "checkpoint":
                 kept = Heard(tuple(segments), language, confidence, event["state"], event["at_ms"])
-        return kept
+            elif event["type"] == "turns":
+                turns, told_apart_by = tuple(Turn.from_json(turn) for turn in event["turns"]), event["hello"]
+        return replace(kept, turns=turns, told_apart_by=told_apart_by)
 
     def start(self, heard: Heard) -> None:
         """Open for writing, beginning with what is kept. Raises OSError."""
@@ -69,26 +78,33 @@ class Journal:
         fresh = self.path.with_name(f"{self.path.name}.{os.getpid()}")
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         self._file = os.fdopen(descriptor, "wb")
+        self._is_of_use = False
         if heard.state is not None:
             if heard.language:
                 self.write({"type": "language", "language": heard.language, "confidence": heard.confidence})
             for segment in heard.segments:
                 self.write({"type": "segment", "segment": segment.to_json()})
             self.write({"type": "checkpoint", "at_ms": heard.at_ms, "state": heard.state})
+        if heard.turns is not None:
+            self.write_turns(heard.turns, heard.told_apart_by)
         fresh.replace(self.path)
 
     def write(self, event: Mapping[str, Any]) -> None:
         """Add an event; it is with the operating system when this returns."""
         self._file.write(json.dumps(event, separators=(",", ":")).encode("ascii") + b"\n")
         self._file.flush()
-        self._has_checkpoint = self._has_checkpoint or event["type"] == "checkpoint"
+        self._is_of_use = self._is_of_use or event["type"] in ("checkpoint", "turns")
+
+    def write_turns(self, turns: Sequence[Turn], told_apart_by: Mapping[str, Any]) -> None:
+        """Add who speaks when, and the `hello` of the worker that said so."""
+        self.write({"type": "turns", "turns": [turn.to_json() for turn in turns], "hello": dict(told_apart_by)})
 
     def close(self) -> None:
         """Keep what was written, unless nobody could go on from it."""
         if self._file is not None:
             self._file.close()
             self._file = None
-            if not self._has_checkpoint:
+            if not self._is_of_use:
                 self.path.unlink(missing_ok=True)
 
     def remove(self) -> None:

@@ -134,8 +134,7 @@ class Preparation:
                 stop=self._stop,
             )
             work.samples = decoded.samples
-            if self._plan.by_channel:
-                self._decode_channels(work)
+            doubt = self._decode_channels(work) if self._plan.by_channel else None
         finally:
             with self._space:
                 self._bytes += self._size(work) - expected
@@ -143,6 +142,8 @@ class Preparation:
         work.length_ms = -(-decoded.samples * 1000 // SAMPLE_RATE)
         work.outcome.audio_ms = work.length_ms
         work.outcome.warning = decoded.warning
+        if doubt:
+            work.outcome.warn(f"{doubt}: --speakers auto tells voices apart")
         if self._asks_for_voices and _has_own_channels(work.path):
             work.outcome.warn("its channels have different speakers: --speakers channels takes each for one")
 
@@ -152,8 +153,8 @@ class Preparation:
         plan = self._plan
         return (plan.diarizer is not None or plan.job == DIARIZE) and not plan.by_channel
 
-    def _decode_channels(self, work: Work) -> None:
-        """Decode all channels too. Raises InputFailed where they are no speakers' own."""
+    def _decode_channels(self, work: Work) -> str | None:
+        """Decode all channels too, and say why they may be no speakers' own. Raises InputFailed where they are not."""
         asked = self._plan.options
         path = work.channels_pcm
         decoded = audio.decode(
@@ -161,9 +162,11 @@ class Preparation:
         )
         if decoded.channels < 2:
             raise InputFailed("it has one channel, and --speakers channels takes each for a speaker", do=BY_VOICE)
-        if channels.same(path, decoded.samples, decoded.channels):
+        levels = channels.levels(path, decoded.samples, decoded.channels)
+        if channels.same(levels):
             raise InputFailed("all its channels hold the same, so they tell no speakers apart", do=BY_VOICE)
         work.channels, work.samples = decoded.channels, min(work.samples, decoded.samples)
+        return channels.doubt(levels)
 
     def _size(self, work: Work) -> int:
         """Bytes that its decoded audio takes in scratch."""

@@ -199,7 +199,7 @@ class Run:
         except OSError as error:
             self._failed(one, f"nothing can be written to the output folder: {error.strerror}", advice(error))
             return
-        if self._diarizer:
+        if self._diarizer and one.turns is None:
             mono = Given(wire.Clip(one.id, str(one.pcm), one.samples), [one])
             self._diarizer.add(work.by_channel(one) if self.plan.by_channel else mono)
         if self.plan.job == DIARIZE and self.plan.by_channel:
@@ -308,7 +308,8 @@ class Run:
         (one,) = worker.clips[event["id"]].works
         if kind == "turns":
             one.told_apart_by = worker.hello
-            one.take_turns(event)
+            self._take_turns(one, event)
+            self._keep_turns(one)
             return
         del worker.clips[event["id"]]
         if one.outcome.state == report.STOPPED:
@@ -317,6 +318,22 @@ class Run:
             elif one.heard_by is not None:
                 self._finish(one)
         self._hand_out()
+
+    def _take_turns(self, one: Work, event: Mapping[str, Any]) -> None:
+        """Raises UsageError when the voices cannot be compared with the roster's: so it is with every recording."""
+        one.take_turns(event)
+        if self.plan.roster and one.turns:
+            rosters.check_encoder(self.plan.roster, one.encoder)
+
+    def _keep_turns(self, one: Work) -> None:
+        """For a run that goes on after this one was killed. Not with a roster: names need the voices, which are not
+        kept, so then speakers are told apart again."""
+        if one.outcome.state != report.STOPPED or self.plan.roster:
+            return
+        try:
+            one.keep_turns()
+        except OSError as error:
+            self._failed(one, f"nothing can be written to the output folder: {error.strerror}", advice(error))
 
     def _about(self, worker: Worker, kind: str, event: Mapping[str, Any]) -> None:
         """An event about a recording."""
@@ -340,7 +357,7 @@ class Run:
             if self._diarizer is None or one.turns is not None:
                 self._finish(one)
         elif kind == "turns":
-            one.take_turns(event)
+            self._take_turns(one, event)
         else:
             one.take(kind, dict(event))
             self.watcher.progress(one)
@@ -406,11 +423,6 @@ class Run:
             one.turns = [dataclasses.replace(turn, speaker=names[turn.speaker]) for turn in one.turns]
         one.called = {id_: name for name, id_ in names.items()}
         if self.plan.roster and one.voices:
-            try:
-                rosters.check_encoder(self.plan.roster, one.encoder)
-            except KuuloError as error:
-                self._failed(one, error.what, error.do)
-                return
             found = rosters.identify(self.plan.roster, {n: one.voices[n] for n in names if n in one.voices})
             one.known = {names[name]: match for name, match in found.items()}
         transcript = self.results.transcript(one, self.report.device, self.report.compute_type)

@@ -60,6 +60,8 @@ class Work:
         self.segments = list(self.heard.segments)
         self.language, self.confidence = self.heard.language, self.heard.confidence
         self.done_ms = self.heard.at_ms
+        if self.heard.turns is not None:
+            self.turns, self.told_apart_by = list(self.heard.turns), dict(self.heard.told_apart_by)
         if self.heard.state is not None and self.heard.at_ms:
             self.outcome.resumed_at_ms = self.heard.at_ms + self.offset_ms
         self.journal.start(self.heard)
@@ -71,9 +73,14 @@ class Work:
         return self.pcm.with_name(self.pcm.name + CHANNELS)
 
     def take_turns(self, event: Mapping[str, Any]) -> None:
-        """A worker's word about who speaks when: into memory alone, since voices are nobody's business."""
+        """A worker's word about who speaks when: into memory."""
         self.turns = [Turn.from_json(turn) for turn in event["turns"]]
         self.voices, self.encoder = dict(event.get("voices") or {}), str(event.get("encoder") or "")
+
+    def keep_turns(self) -> None:
+        """Write who speaks when into the journal, without the voices, which are nobody's business. Raises OSError."""
+        assert self.journal is not None and self.turns is not None
+        self.journal.write_turns(self.turns, self.told_apart_by)
 
     def take(self, kind: str, event: dict[str, object]) -> None:
         """A worker's word about this recording: into memory and into the journal."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from kuulo.cli import flags
 
 if TYPE_CHECKING:
     from kuulo.roster import Roster
@@ -86,7 +88,8 @@ _ROSTER = click.option(
 @click.argument("name")
 @click.argument("clips", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="CLIP...")
 @_ROSTER
-def enrol(name: str, clips: tuple[Path, ...], roster: Path | None) -> int:
+@flags.named("speaker_engine", "speaker_model")
+def enrol(name: str, clips: tuple[Path, ...], roster: Path | None, **arguments: Any) -> int:
     """Remember somebody's voice, so that `--roster` names it in every recording.
 
     In a CLIP one person alone speaks, for 5 s or more; half a minute from a recording of the same project is good.
@@ -107,7 +110,7 @@ def enrol(name: str, clips: tuple[Path, ...], roster: Path | None) -> int:
     if not name.strip() or any(ord(letter) < 32 for letter in name):
         raise UsageError(f"{name!r} is no name", do="kuulo speakers enrol Anna anna.wav")
     read = rosters.read(path) if path.exists() else rosters.Roster()
-    for clip, voice, seconds, encoder in _voices(clips, read):
+    for clip, voice, seconds, encoder in _voices(tuple(dict.fromkeys(clips)), read, flags.typed(arguments)):
         try:
             read = rosters.enrolled(read, name.strip(), voice, seconds, encoder)
         except UsageError as error:
@@ -123,9 +126,11 @@ def enrol(name: str, clips: tuple[Path, ...], roster: Path | None) -> int:
     return 0
 
 
-def _voices(clips: tuple[Path, ...], roster: Roster) -> Iterator[tuple[Path, list[float], float, str]]:
-    """Each clip, its voice's embedding, the seconds of speech in it, and the encoder. Raises UsageError for a clip that
-    cannot be heard, or has several voices or none."""
+def _voices(
+    clips: tuple[Path, ...], roster: Roster, engine: dict[str, Any]
+) -> Iterator[tuple[Path, list[float], float, str]]:
+    """Each clip, its voice's embedding, the seconds of speech in it, and the encoder. `engine`: the options that say
+    which; else it is the roster's. Raises UsageError for a clip that cannot be heard, or has several voices or none."""
     import tempfile
 
     from kuulo import audio, naming, plan, run, site, survey
@@ -133,9 +138,11 @@ def _voices(clips: tuple[Path, ...], roster: Roster) -> Iterator[tuple[Path, lis
     from kuulo.errors import UsageError
 
     with tempfile.TemporaryDirectory(prefix="kuulo-enrol-") as folder:
-        engine = {"speaker_engine": roster.engine} if roster.engine else {}
+        if roster.engine:
+            engine = {"speaker_engine": roster.engine, **engine}
         files = site.load()
-        given = {"speakers": "auto", "output": folder, "format": ("json",), "quiet": True, **engine}
+        # A roster that settings name need not be there yet, and nobody is looked for in it.
+        given = {"speakers": "auto", "roster": "", "output": folder, "format": ("json",), "quiet": True, **engine}
         resolved = plan.resolve_diarization(site.settle(files, given), survey.facts(files), len(clips))
         job = run.Run(resolved, [audio.Recording(clip) for clip in clips], [], progress.watcher(quiet=True))
         job.go()

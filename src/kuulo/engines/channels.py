@@ -131,13 +131,18 @@ def owned(samples: Any, levels: Any, heard: Any) -> Any:
     own = np.array(heard)
     even = levels - loudness(levels, heard)
     pairs = [(a, b) for a in range(levels.shape[1]) for b in range(levels.shape[1]) if a != b]
-    leads = {(a, b): heard[:, a] & (even[:, a] > even[:, b]) for a, b in pairs}
-    apart = {(a, b): even[:, a] - even[:, b] for a, b in pairs}
-    quieter = {pair: float(np.median(apart[pair][leads[pair]])) if leads[pair].any() else UNKNOWN_DB for pair in pairs}
+
+    def leads(a: int, b: int) -> Any:
+        return heard[:, a] & (even[:, a] > even[:, b])
+
+    def quieter(a: int, b: int) -> float:
+        first = leads(a, b)
+        return float(np.median(even[first, a] - even[first, b])) if first.any() else UNKNOWN_DB
+
     for a, b in pairs:
-        if leaks(samples, leads[a, b], a, b):
-            beyond = OWN * (quieter[a, b] + quieter[b, a])
-            own[:, b] &= apart[a, b] < quieter[a, b] - beyond
+        if leaks(samples, leads(a, b), a, b):
+            beyond = OWN * (quieter(a, b) + quieter(b, a))
+            own[:, b] &= even[:, a] - even[:, b] < quieter(a, b) - beyond
     return own
 
 
