@@ -307,7 +307,8 @@ class Maker:
 def breathy(generator: Any, voice: Any, share: float) -> Any:
     """`voice` (n,) with `share` of it whispered: noise in the smooth envelope of its spectrum, as loud as it was.
 
-    The envelope is the cepstrum's first ENVELOPE coefficients (Oppenheim and Schafer, Digital Signal Processing, ch. 10)."""
+    The envelope is the cepstrum's first ENVELOPE coefficients (Oppenheim and Schafer, Discrete-Time Signal Processing,
+    on homomorphic deconvolution)."""
     count = -(-(len(voice) + BLOCK) // HOP)
     padded = np.zeros(count * HOP + BLOCK, np.float32)
     padded[BLOCK // 2 : BLOCK // 2 + len(voice)] = voice
