@@ -14,11 +14,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
 
 from kuulo.engines.base import SAMPLE_RATE
 from kuulo.errors import InputFailed
+
+if TYPE_CHECKING:
+    from kuulo.parts import Part
 
 MISSING_MS = 500
 """A recording that is shorter than its header says by more than this, and by more than 2 %, was cut short. (Encoders
@@ -44,12 +47,21 @@ PCM_TAGS = frozenset({1, 3, 6, 7, 0xFFFE})
 """WAV formats in which every sample takes the same space: integers, floats, A-law, mu-law, extensible."""
 
 
+class EndsBefore(InputFailed):
+    """Nothing was decoded, since the recording is shorter than where decoding was to begin."""
+
+
 @dataclass(frozen=True)
 class Recording:
-    """A file to transcribe, and the folder argument that it was found under."""
+    """A file to transcribe, and the folder argument that it was found under. `stem`: what its results are called, where
+    that is decided already. `part`: hear no more of it than this. `begun`: an earlier life of the same run has begun
+    it, so that its journal counts, whatever --existing says."""
 
     path: Path
     base: Path | None = None
+    stem: PurePath | None = None
+    part: Part | None = None
+    begun: bool = False
 
 
 @dataclass(frozen=True)
@@ -244,7 +256,7 @@ def decode(
     if written == 0 and not reading.whole:
         raise InputFailed("nothing lies between --from and --to")
     if written == 0:
-        raise InputFailed(f"it ends before --from: it is {_clock(at * 1000 // SAMPLE_RATE)} long")
+        raise EndsBefore(f"it ends before --from: it is {_clock(at * 1000 // SAMPLE_RATE)} long")
     warning = reading.warning(at * 1000 // SAMPLE_RATE)
     return Decoded(written, (from_ms or 0), warning is None, warning, reading.channels)
 

@@ -1,7 +1,8 @@
 """What a run has heard of one recording so far, on disk, so that a killed run goes on inside the recording.
 
 A journal is a file of JSON lines: the worker's events `language`, `segment` and `checkpoint` as they came, and `turns`,
-who speaks when, with the `hello` of the worker that said so and without the voices. It lies in the output folder under
+who speaks when, with the `hello` of the worker that said so and without the voices. That of a part of a recording is
+kept when the part has ended, with the event `end`, until all parts are joined. It lies in the output folder under
 `.kuulo/partial/`, readable by its owner alone, and is removed when the results are there.
 """
 
@@ -24,7 +25,7 @@ FOLDER = PurePath(".kuulo", "partial")
 class Heard:
     """What need not be done again: the segments up to the last checkpoint, and the state to go on from; `turns`, who
     speaks when in all of the recording, None while nobody knows, and `told_apart_by`, the `hello` of the worker that
-    said so."""
+    said so. `end`: how a part of a recording ended; all of its segments are here then."""
 
     segments: tuple[Segment, ...] = ()
     language: str | None = None
@@ -33,14 +34,15 @@ class Heard:
     at_ms: int = 0
     turns: tuple[Turn, ...] | None = None
     told_apart_by: Mapping[str, Any] = field(default_factory=dict)
+    end: Mapping[str, Any] | None = None
 
 
 class Journal:
-    """The journal of one recording under one plan (`key`)."""
+    """The journal of one recording under one plan (`key`), or of a `part` of it."""
 
-    def __init__(self, output: Path, stem: PurePath, key: str) -> None:
+    def __init__(self, output: Path, stem: PurePath, key: str, part: str = "") -> None:
         name = hashlib.sha256(os.fsencode(str(stem))).hexdigest()[:24]
-        self.path = output / FOLDER / f"{name}-{key[:24]}.jsonl"
+        self.path = output / FOLDER / f"{name}-{key[:24]}{part and f'-{part}'}.jsonl"
         self._file: Any = None
         self._is_of_use = False
 
@@ -68,6 +70,8 @@ class Journal:
                 language, confidence = event["language"], event.get("confidence")
             elif event["type"] == "checkpoint":
                 kept = Heard(tuple(segments), language, confidence, event["state"], event["at_ms"])
+            elif event["type"] == "end":
+                kept = replace(kept, segments=tuple(segments), language=language, confidence=confidence, end=event)
             elif event["type"] == "turns":
                 turns, told_apart_by = tuple(Turn.from_json(turn) for turn in event["turns"]), event["hello"]
         return replace(kept, turns=turns, told_apart_by=told_apart_by)
@@ -93,7 +97,7 @@ class Journal:
         """Add an event; it is with the operating system when this returns."""
         self._file.write(json.dumps(event, separators=(",", ":")).encode("ascii") + b"\n")
         self._file.flush()
-        self._is_of_use = self._is_of_use or event["type"] in ("checkpoint", "turns")
+        self._is_of_use = self._is_of_use or event["type"] in ("checkpoint", "end", "turns")
 
     def write_turns(self, turns: Sequence[Turn], told_apart_by: Mapping[str, Any]) -> None:
         """Add who speaks when, and the `hello` of the worker that said so."""

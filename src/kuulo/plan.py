@@ -216,7 +216,7 @@ def resolve(settings: Settings, facts: Facts, recordings: int = 1) -> Plan:
         diarizer=choose_diarizer(settings.values, facts, roster) if settings.values["speakers"] != "none" else None,
         roster=roster,
     )
-    return dataclasses.replace(plan, key=_key(plan))
+    return dataclasses.replace(plan, key=key_of(plan))
 
 
 def resolve_diarization(settings: Settings, facts: Facts, recordings: int = 1) -> Plan:
@@ -242,7 +242,7 @@ def resolve_diarization(settings: Settings, facts: Facts, recordings: int = 1) -
         job=DIARIZE,
         roster=roster,
     )
-    return dataclasses.replace(plan, key=_key(plan))
+    return dataclasses.replace(plan, key=key_of(plan))
 
 
 def read_roster(values: Mapping[str, Any]) -> Roster | None:
@@ -517,7 +517,7 @@ def has_word_times(spec: EngineSpec, raw: Mapping[str, Any]) -> bool:
     return "word_times" in spec.options and (spec.words_need is None or spec.words_need in raw)
 
 
-def _key(plan: Plan) -> str:
+def key_of(plan: Plan) -> str:
     """Digest of what decides the words, whatever the recording."""
     chosen = {o.name: _plain(plan.options[o.name]) for o in options.OPTIONS if o.result}
     chosen["engine"] = plan.engine

@@ -15,10 +15,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kuulo import audio, channels, naming
+from kuulo import audio, channels, naming, parts
 from kuulo.engines.base import SAMPLE_RATE
 from kuulo.errors import InputFailed, KuuloError
 from kuulo.journal import Journal
+from kuulo.parts import TURNS, WORDS
 from kuulo.plan import DIARIZE, Plan
 from kuulo.results import Results
 from kuulo.work import CHANNELS, Work
@@ -112,9 +113,11 @@ class Preparation:
         self._expected()
         work.sha256 = work.sha256 or audio.sha256(work.path)
         work.key = self._plan.key_for(work.sha256)
-        work.journal = Journal(self._results.folder, work.stem, work.key)
-        if self._plan.options["existing"] == "resume":
+        work.journal = Journal(self._results.folder, work.stem, work.key, work.part.name if work.part else "")
+        if self._plan.options["existing"] == "resume" or work.begun:
             work.heard = work.journal.read()
+        if work.heard.end is not None:
+            return True
         self._decode(work)
         return False
 
@@ -126,15 +129,9 @@ class Preparation:
             self._bytes += expected
         work.pcm = self._scratch / f"{work.id}.f32"
         try:
-            decoded = audio.decode(
-                work.path,
-                work.pcm,
-                from_ms=self._plan.options["from"],
-                to_ms=self._plan.options["to"],
-                stop=self._stop,
-            )
+            decoded = self._decode_mono(work, work.pcm)
             work.samples = decoded.samples
-            doubt = self._decode_channels(work) if self._plan.by_channel else None
+            doubt = self._decode_channels(work) if self._plan.by_channel and not _has_words_alone(work) else None
         finally:
             with self._space:
                 self._bytes += self._size(work) - expected
@@ -144,8 +141,23 @@ class Preparation:
         work.outcome.warning = decoded.warning
         if doubt:
             work.outcome.warn(f"{doubt}: --speakers auto tells voices apart")
-        if self._asks_for_voices and _has_own_channels(work.path):
+        if self._asks_for_voices and not _has_words_alone(work) and _has_own_channels(work.path):
             work.outcome.warn("its channels have different speakers: --speakers channels takes each for one")
+
+    def _decode_mono(self, work: Work, pcm: Path) -> audio.Decoded:
+        """Decode what is asked for of the recording, or its part."""
+        first, last, part = self._plan.options["from"], self._plan.options["to"], work.part
+        if part is None or part.kind == TURNS:
+            return audio.decode(work.path, pcm, from_ms=first, to_ms=last, stop=self._stop)
+        first = first if part.from_ms is None else part.decode_from_ms
+        last = last if part.to_ms is None else part.to_ms
+        try:
+            decoded = audio.decode(work.path, pcm, from_ms=first, to_ms=last, stop=self._stop)
+        except audio.EndsBefore:
+            if part.from_ms is None:
+                raise
+            return parts.empty(part)
+        return decoded if self._stop.is_set() else parts.trim(part, pcm, decoded)
 
     @property
     def _asks_for_voices(self) -> bool:
@@ -177,6 +189,11 @@ class Preparation:
         with path.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
         return path
+
+
+def _has_words_alone(work: Work) -> bool:
+    """Whether it is a part, whose speakers are told apart elsewhere."""
+    return work.part is not None and work.part.kind == WORDS
 
 
 def _has_own_channels(path: Path) -> bool:

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 DONE, SKIPPED, FAILED, STOPPED = "done", "skipped", "failed", "stopped"
+MEMORY = "memory"
 
 
 @dataclass
 class Outcome:
     """One recording. `state`: done, skipped (was done already), failed, or stopped (not finished; kept as far as it
     went). `engine_ms` is the time inside the engine's calls; recordings that are decoded together each
-    count the time that they share."""
+    count the time that they share. `cause`: MEMORY, where it failed for lack of it."""
 
     source: str
     state: str = STOPPED
@@ -27,6 +28,7 @@ class Outcome:
     why: str | None = None
     do: str | None = None
     warning: str | None = None
+    cause: str | None = None
 
     def warn(self, text: str) -> None:
         """Add to what people should know although nothing failed."""

@@ -80,9 +80,10 @@ class Results:
         name = hashlib.sha256(os.fsencode(f"{stem}{self._mark}")).hexdigest()[:24]
         return self.folder / ".kuulo" / "sources" / name
 
-    def is_done(self, work: Work) -> bool:
+    def is_done(self, work: Work, *, look_only: bool = False) -> bool:
         """Whether the recording's results are there, from this plan; a format that is missing or older than the
-        master is rendered from it. Raises InputFailed when a file that is not ours is in the way, and OSError."""
+        master is rendered from it, unless `look_only`. Raises InputFailed when a file that is not ours is in the way,
+        and OSError."""
         existing = self.plan.options["existing"]
         target = self.target(work, "json")
         if existing == "overwrite":
@@ -101,6 +102,8 @@ class Results:
             if not self._is_free(work, "json", note):
                 raise _in_the_way(target)
             return False
+        if look_only:
+            return True
         if note.place != _place(work.path):  # it may have been moved since
             note.extended(_place(work.path), {}).write(self._note(work.stem))
         written = target.stat().st_mtime_ns
@@ -212,6 +215,7 @@ class Results:
         plan, model = self.plan, self.plan.model
         hello = work.heard_by or {}
         shaping = {n: plan.options[n] for n in ("from", "to", "speech_detection", "pack") if plan.options[n]}
+        smaller = {"batch_size": work.batch_size} if work.batch_size else {}
         if plan.raw:
             shaping["engine_option"] = dict(plan.raw)
         return Step(
@@ -225,7 +229,7 @@ class Results:
             compute_type=compute,
             environment=_environment(_where(plan.environment), hello),
             why=plan.why,
-            options={**plan.engine_options(), **shaping},
+            options={**plan.engine_options(), **shaping, **smaller},
             packages=hello["packages"],
             elapsed_ms=work.outcome.engine_ms,
         )

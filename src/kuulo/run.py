@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from kuulo import atomic, audio, engines, naming, report, runtimes, speakers, wire, work, workers
+from kuulo import atomic, audio, engines, laying, naming, report, runtimes, wire, work, workers
 from kuulo import roster as rosters
 from kuulo.engines.base import SAMPLE_RATE
 from kuulo.errors import CannotRun, InputFailed, KuuloError
@@ -29,6 +29,7 @@ from kuulo.plan import DIARIZE, PACK_LONGEST_MS, Plan
 from kuulo.preparation import Preparation, advice
 from kuulo.report import Outcome, Report
 from kuulo.results import Results
+from kuulo.roster import Match
 from kuulo.work import Given, Work
 from kuulo.workers import Aside, Worker
 
@@ -60,10 +61,14 @@ class Run:
         recordings: Sequence[audio.Recording],
         failures: Sequence[tuple[str, InputFailed]],
         watcher: Watcher,
+        log: Path | None = None,
     ) -> None:
+        """With `log`, a file, this is a part of a greater whole, which keeps the account: no report is written."""
         self.plan = plan
         self.results = Results(plan)
         self.watcher = watcher
+        self._reports = log is None
+        self._log_path = log or self.results.folder / ".kuulo" / "log.txt"
         self.report = Report(
             engine=plan.engine,
             model=plan.model.name if plan.model else None,
@@ -89,13 +94,16 @@ class Run:
         self._open = len(self.works)
         self._unprepared = len(self.works)
         self._packs = 0
+        self._batch_size: int | None = None
 
     def _stems(self, recordings: Sequence[audio.Recording]) -> Sequence[Any]:
+        if all(recording.stem for recording in recordings):
+            return [recording.stem for recording in recordings]
         return naming.stems([(r.path, r.base) for r in recordings], self.results.belongs_to_another)
 
     def _work(self, number: int, recording: audio.Recording, stem: Any) -> Work:
         outcome = Outcome(naming.shown(recording.path), started=self.report.started)
-        return Work(f"r{number}", recording.path, stem, outcome)
+        return Work(f"r{number}", recording.path, stem, outcome, part=recording.part, begun=recording.begun)
 
     # ------------------------------------------------------------------ beginning and end
 
@@ -108,8 +116,7 @@ class Run:
             self.scratch = Path(tempfile.mkdtemp(prefix="kuulo-", dir=self.plan.options["scratch"])).absolute()
         except OSError as error:
             raise CannotRun(f"no scratch folder can be made: {error}", do="name another with --scratch") from error
-        log_path = self.results.folder / ".kuulo" / "log.txt"
-        self.report.log = naming.shown(log_path)
+        self.report.log = naming.shown(self._log_path)
         preparation = Preparation(
             self.plan,
             self.results,
@@ -119,7 +126,7 @@ class Run:
         )
         self._preparation = preparation
         try:
-            with log_path.open("ab") as self.log:
+            with self._log_path.open("ab") as self.log:
                 self.watcher.begins(self.works)
                 preparation.start(self._order(), self.plan.workers)
                 while self._open:
@@ -134,7 +141,8 @@ class Run:
                     one.journal.close()
             shutil.rmtree(self.scratch, ignore_errors=True)
             self.report.elapsed_ms = round((time.monotonic() - began) * 1000)
-            self._write_report()
+            if self._reports:
+                self._write_report()
         return self.report
 
     def _order(self) -> list[Work]:
@@ -199,9 +207,17 @@ class Run:
         except OSError as error:
             self._failed(one, f"nothing can be written to the output folder: {error.strerror}", advice(error))
             return
-        if self._diarizer and one.turns is None:
+        if self._diarizer and one.turns is None and not (one.part and not one.is_turns):
             mono = Given(wire.Clip(one.id, str(one.pcm), one.samples), [one])
             self._diarizer.add(work.by_channel(one) if self.plan.by_channel else mono)
+        if one.is_turns:
+            self.watcher.hears(one)
+            if one.turns is not None:
+                self._finish(one)
+            return
+        if not one.samples:  # a part beyond the recording's end
+            self._finish(one)
+            return
         if self.plan.job == DIARIZE and self.plan.by_channel:
             self._queue(work.by_channel(one))
             return
@@ -256,7 +272,8 @@ class Run:
     def _start_worker(self, limit: int | None = None) -> None:
         plan = self.plan
         path = str(plan.model.path) if plan.model else None
-        task = wire.Task(plan.job, plan.engine, plan.model_name, path, plan.engine_options(), dict(plan.raw))
+        options = plan.engine_options() | ({"batch_size": self._batch_size} if self._batch_size else {})
+        task = wire.Task(plan.job, plan.engine, plan.model_name, path, options, dict(plan.raw))
         self._hearing.append(Worker(self, task, runtimes.of(plan.environment), limit))
 
     # ------------------------------------------------------------------ what workers say
@@ -315,7 +332,7 @@ class Run:
         if one.outcome.state == report.STOPPED:
             if kind == "file_failed":
                 self._failed(one, f"speakers: {event['what']}", event.get("do"))
-            elif one.heard_by is not None:
+            elif one.heard_by is not None or one.is_turns:
                 self._finish(one)
         self._hand_out()
 
@@ -340,6 +357,9 @@ class Run:
         given, one = worker.find(str(event["id"]))
         if given is None or one is None:
             return
+        if kind == "file_failed" and _gpu_is_full(event) and worker.task.options.get("batch_size", 1) > 1:
+            self._take_smaller_batches(worker)
+            return
         if one.outcome.state == report.STOPPED:
             try:
                 self._take(worker, one, kind, event)
@@ -353,8 +373,8 @@ class Run:
             self._failed(one, event["what"], event.get("do"))
         elif kind == "file_done":
             one.outcome.engine_ms = int(event["engine_ms"])
-            one.heard_by = worker.hello
-            if self._diarizer is None or one.turns is not None:
+            one.heard_by, one.batch_size = worker.hello, self._batch_size
+            if self._diarizer is None or one.turns is not None or one.part:
                 self._finish(one)
         elif kind == "turns":
             self._take_turns(one, event)
@@ -394,15 +414,37 @@ class Run:
         if one.outcome.state != report.STOPPED or one.heard_by is not None:
             return
         one.tries += 1
+        if one.tries >= TRIES:
+            lacking = "memory" in died
+            one.outcome.cause = report.MEMORY if lacking else None
+            self._failed(one, f"the engine {died}, twice", LESS_MEMORY if lacking else "see the log")
+            return
+        self._go_on(one)
+        self.watcher.note(f"{one.outcome.source}: the engine {died}; going on from {one.done_ms / 1000:.0f} s")
+
+    def _take_smaller_batches(self, worker: Worker) -> None:
+        """The GPU's memory is not enough for so many windows together: all that the worker has goes to another, with
+        half as many."""
+        self._batch_size = worker.task.options["batch_size"] // 2
+        self.watcher.note(f"the GPU's memory is full: going on with --batch-size {self._batch_size}")
+        self._hearing.remove(worker)
+        worker.finished = True
+        workers.kill(worker)
+        unfinished = [one for given in worker.clips.values() for one in given.works if one.heard_by is None]
+        worker.clips.clear()
+        for one in unfinished:
+            if one.outcome.state == report.STOPPED:
+                self._go_on(one)
+        self._start_worker()
+        self._hand_out()
+
+    def _go_on(self, one: Work) -> None:
+        """Another worker takes it up where its journal ends."""
         assert one.journal is not None
         one.journal.close()
-        if one.tries >= TRIES:
-            self._failed(one, f"the engine {died}, twice", LESS_MEMORY if "memory" in died else "see the log")
-            return
         one.heard = one.journal.read()
         one.resume()
         self._to_hear.appendleft(work.alone(one))
-        self.watcher.note(f"{one.outcome.source}: the engine {died}; going on from {one.done_ms / 1000:.0f} s")
 
     def _last_log_lines(self) -> str:
         self.log.flush()
@@ -413,20 +455,13 @@ class Run:
 
     def _finish(self, one: Work) -> None:
         """Heard to its end: write its results."""
-        one.segments = sorted(one.segments, key=lambda segment: segment.start_ms)
-        names: dict[str, str] = {}
-        if one.turns is not None and self._diarizer:
-            laid, who = speakers.lay(one.segments, one.turns)
-            one.segments, names = list(laid), {speaker.label: speaker.id for speaker in who}
-        elif one.turns is not None:
-            names = {name: f"S{n}" for n, name in enumerate(dict.fromkeys(t.speaker for t in one.turns), start=1)}
-            one.turns = [dataclasses.replace(turn, speaker=names[turn.speaker]) for turn in one.turns]
-        one.called = {id_: name for name, id_ in names.items()}
-        if self.plan.roster and one.voices:
-            found = rosters.identify(self.plan.roster, {n: one.voices[n] for n in names if n in one.voices})
-            one.known = {names[name]: match for name, match in found.items()}
-        transcript = self.results.transcript(one, self.report.device, self.report.compute_type)
+        known = laying.recognise(self.plan, one)
         try:
+            if one.part:
+                self._keep_part(one, known)
+                return
+            laying.lay(self.plan, one, known)
+            transcript = self.results.transcript(one, self.report.device, self.report.compute_type)
             self.results.write(one, transcript)
         except KuuloError as error:
             self._failed(one, error.what, error.do)
@@ -440,6 +475,30 @@ class Run:
         one.outcome.language, one.outcome.segments = transcript.language, len(transcript.segments)
         self._ended(one)
 
+    def _keep_part(self, one: Work, known: Mapping[str, Match]) -> None:
+        """A part is at its end: its journal is kept until all of the recording is joined. Raises OSError."""
+        assert one.journal is not None
+        if one.turns is not None and self.plan.roster:
+            one.journal.write_turns(one.turns, one.told_apart_by)
+        one.journal.write(
+            {
+                "type": "end",
+                "offset_ms": one.offset_ms,
+                "length_ms": one.length_ms,
+                "hello": one.heard_by or {},
+                "device": self.report.device,
+                "compute_type": self.report.compute_type,
+                "batch_size": one.batch_size,
+                "engine_ms": one.outcome.engine_ms,
+                "encoder": one.encoder,
+                "known": {name: dataclasses.asdict(match) for name, match in known.items()},
+                "warning": one.outcome.warning,
+            }
+        )
+        one.outcome.state = report.DONE
+        one.outcome.language, one.outcome.segments = one.language, len(one.segments)
+        self._ended(one)
+
     def _failed(self, one: Work, what: str, do: str | None) -> None:
         one.outcome.state, one.outcome.why, one.outcome.do = report.FAILED, what, do
         self._ended(one)
@@ -451,6 +510,12 @@ class Run:
         one.done_ms = one.length_ms
         self._open -= 1
         self.watcher.ends(one)
+
+
+def _gpu_is_full(event: Mapping[str, Any]) -> bool:
+    """Whether a recording failed for lack of a GPU's memory, in the words of PyTorch, CTranslate2 and ONNX Runtime."""
+    what = str(event["what"]).lower()
+    return "out of memory" in what and ("cuda" in what or "hip" in what or "gpu" in what)
 
 
 def _detection() -> wire.Task:

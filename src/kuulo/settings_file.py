@@ -109,27 +109,38 @@ def folders(data: Mapping[str, Any], key: str, path: Path) -> tuple[Path, ...]:
     return tuple(Path(v) for v in value)
 
 
-def values(data: Mapping[str, Any], table: str, path: Path) -> dict[str, Any]:
-    """The options in a table, parsed, by option name; raises UsageError."""
-    entries = data.get(table, {})
+def folder(data: Mapping[str, Any], key: str, path: Path) -> Path | None:
+    """The path under a key, None where there is none; raises UsageError."""
+    value = data.get(key)
+    if value is not None and (not isinstance(value, str) or not value or "\0" in value):
+        raise UsageError(f"{key} in a settings file is not a path", looked_at=str(path))
+    return Path(value) if value else None
+
+
+def table(data: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
+    """The table under a key, as it is; raises UsageError."""
+    entries = data.get(key, {})
     if not isinstance(entries, dict):
         raise UsageError(
-            f"{table} in a settings file is not a table",
-            looked_at=str(path),
-            do=f"write [{table}] on a line of its own",
+            f"{key} in a settings file is not a table", looked_at=str(path), do=f"write [{key}] on a line of its own"
         )
+    return entries
+
+
+def values(data: Mapping[str, Any], where: str, path: Path) -> dict[str, Any]:
+    """The options in the table `where`, parsed, by option name; raises UsageError."""
     parsed: dict[str, Any] = {}
-    for key, value in entries.items():
+    for key, value in table(data, where, path).items():
         name = key.replace("-", "_")
         if name not in options.BY_NAME:
             raise UsageError(
-                f"a settings file has an unknown option: {key} in [{table}]",
+                f"a settings file has an unknown option: {key} in [{where}]",
                 looked_at=str(path),
                 do="known options: " + ", ".join(sorted(options.BY_NAME)),
             )
         if name in parsed:
-            raise UsageError(f"{name} is twice in [{table}]", looked_at=str(path), do="leave one out")
-        parsed[name] = _parsed(options.BY_NAME[name], value, f"{key} in [{table}]", path)
+            raise UsageError(f"{name} is twice in [{where}]", looked_at=str(path), do="leave one out")
+        parsed[name] = _parsed(options.BY_NAME[name], value, f"{key} in [{where}]", path)
     return parsed
 
 

@@ -10,12 +10,15 @@ A site may also force a value: then nobody else can set another. Both files are 
 
     stores = ["/shared/kuulo/models"]     # read-only model stores (site file)
     environments = ["/shared/kuulo/environments"]   # engines in environments of their own (site file)
+    speeds = "/shared/kuulo/speeds.json"  # what `kuulo calibrate` measured (site file)
 
     [defaults]
     language = "fi"
 
     [forced]                              # site file alone
     device = "cuda"
+
+    [jobs]                                # see jobs/settings.py
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ from kuulo.errors import UsageError
 
 if TYPE_CHECKING:
     from kuulo.environments.installed import Environments
+    from kuulo.jobs.folder import Jobs
+    from kuulo.jobs.settings import JobSettings
 
 SITE_FILE = Path("/etc/kuulo/site.toml")
 
@@ -46,6 +51,22 @@ class Site:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     forced: Mapping[str, Any] = field(default_factory=dict)
     user: Mapping[str, Any] = field(default_factory=dict)
+    speeds: Path | None = None
+    site_jobs: Mapping[str, Any] = field(default_factory=dict)
+    user_jobs: Mapping[str, Any] = field(default_factory=dict)
+
+    def jobs(self) -> JobSettings:
+        """What is said of jobs. Raises UsageError."""
+        from kuulo.jobs import settings as jobs
+
+        return jobs.settings(self.site_jobs, self.user_jobs, f"{self.site_file or ''} {self.user_file or ''}".strip())
+
+    def jobs_folder(self) -> Jobs:
+        """The user's jobs."""
+        from kuulo.jobs import settings as jobs
+        from kuulo.jobs.folder import Jobs
+
+        return Jobs(jobs.jobs_folder(self.jobs(), os.environ, user_state_folder()))
 
     def model_stores(self) -> Any:
         """The model stores, as `models.stores.Stores`."""
@@ -77,8 +98,10 @@ def load(environ: Mapping[str, str] = os.environ) -> Site:
     named = environ.get("KUULO_SITE")
     site_file = Path(named) if named else SITE_FILE
     user_file = user_config_folder() / "config.toml"
-    site = settings_file.read(site_file, {"stores", "environments", "defaults", "forced"}, required=bool(named))
-    user = settings_file.read(user_file, {"defaults"}, required=False)
+    site = settings_file.read(
+        site_file, {"stores", "environments", "speeds", "jobs", "defaults", "forced"}, required=bool(named)
+    )
+    user = settings_file.read(user_file, {"defaults", "jobs"}, required=False)
     return Site(
         site_file=site_file if site is not None else None,
         user_file=user_file if user is not None else None,
@@ -87,6 +110,9 @@ def load(environ: Mapping[str, str] = os.environ) -> Site:
         defaults=settings_file.values(site or {}, "defaults", site_file),
         forced=settings_file.values(site or {}, "forced", site_file),
         user=settings_file.values(user or {}, "defaults", user_file),
+        speeds=settings_file.folder(site or {}, "speeds", site_file),
+        site_jobs=settings_file.table(site or {}, "jobs", site_file),
+        user_jobs=settings_file.table(user or {}, "jobs", user_file),
     )
 
 
@@ -136,6 +162,13 @@ def user_data_folder() -> Path:
     import platformdirs
 
     return platformdirs.user_data_path("kuulo")
+
+
+def user_state_folder() -> Path:
+    """Where jobs and what was measured are kept."""
+    import platformdirs
+
+    return platformdirs.user_state_path("kuulo")
 
 
 def user_cache_folder() -> Path:

@@ -25,14 +25,14 @@ def quiet_cuts(samples: Any, longest_ms: int, look_back_ms: int) -> List[Tuple[i
     while length_ms - start > longest_ms:
         latest = start + longest_ms
         earliest = max(start + FRAME_MS, latest - look_back_ms)
-        end = earliest + _quietest(samples[earliest * PER_MS : latest * PER_MS])
+        end = earliest + quietest_ms(samples[earliest * PER_MS : latest * PER_MS])
         cuts.append((start, end))
         start = end
     cuts.append((start, length_ms))
     return cuts
 
 
-def _quietest(samples: Any) -> int:
+def quietest_ms(samples: Any) -> int:
     """Offset in ms of the middle of the quietest QUIET_MS, or of the whole when it is shorter than that."""
     import numpy as np
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from kuulo import wire
 from kuulo.journal import Heard, Journal
+from kuulo.parts import TURNS, Part
 from kuulo.report import Outcome
 from kuulo.roster import Match
 from kuulo.transcript import Segment, Turn
@@ -23,7 +24,9 @@ class Work:
     into the recording and is `length_ms` long. `heard_by`: the worker that heard all of it; `turns`: who spoke when,
     and `told_apart_by`: the worker that said so (their `hello`). `voices`: the turns' speakers' embeddings, of this
     `encoder`, and `known`: whom the roster has near to the results' speakers; `called`: what the
-    turns call them. `channels`: how many are decoded for who tells them apart by these."""
+    turns call them. `channels`: how many are decoded for who tells them apart by these. `part`: this is no more than
+    a part of the recording; `begun`: in an earlier life of the same run. `batch_size`: what it was heard with, where
+    that is less than was asked for."""
 
     id: str
     path: Path
@@ -52,6 +55,9 @@ class Work:
     encoder: str = ""
     known: dict[str, Match] = dataclasses.field(default_factory=dict)
     called: dict[str, str] = dataclasses.field(default_factory=dict)
+    part: Part | None = None
+    begun: bool = False
+    batch_size: int | None = None
     told_apart_by: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def resume(self) -> None:
@@ -65,6 +71,11 @@ class Work:
         if self.heard.state is not None and self.heard.at_ms:
             self.outcome.resumed_at_ms = self.heard.at_ms + self.offset_ms
         self.journal.start(self.heard)
+
+    @property
+    def is_turns(self) -> bool:
+        """Whether it is about who speaks when, and not about the words."""
+        return self.part is not None and self.part.kind == TURNS
 
     @property
     def channels_pcm(self) -> Path:

@@ -135,6 +135,12 @@ class Aside:
         return bool(self._waiting or (self.worker and self.worker.clips))
 
 
+def kill(worker: Worker) -> None:
+    """End it at once, and wait until it is gone, with what it held."""
+    worker.signal(signal.SIGKILL)
+    worker.process.wait()
+
+
 def stop(workers: Iterable[Worker]) -> None:
     """End all: those that were told that nothing more comes get a moment, the others none."""
     several = list(workers)

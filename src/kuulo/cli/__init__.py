@@ -21,10 +21,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "export": ("kuulo.cli.export:export", "Write a transcript in other formats."),
     "formats": ("kuulo.cli.export:formats", "Which output formats there are."),
     "import": ("kuulo.cli.import_:import_", "Take an edited srt, vtt, TextGrid, eaf or docx into the master copy."),
+    "jobs": ("kuulo.cli.jobs:jobs", "Jobs: how they go, their logs, wait, cancel, retry."),
     "models": ("kuulo.cli.models:models", "Models: list, pull, add, verify, remove."),
     "run": ("kuulo.cli.run:run", "An engine's own program, with its own arguments."),
     "shims": ("kuulo.cli.shims:shims", "Commands with the other programs' names: install, list, remove."),
     "speakers": ("kuulo.cli.speakers:speakers", "Speakers: list, rename, and voices with names."),
+    "submit": ("kuulo.cli.submit:submit", "Give recordings to the cluster: transcribe in Slurm's jobs."),
     "transcribe": ("kuulo.cli.transcribe:transcribe", "Turn recordings into transcripts."),
     "translate-command": (
         "kuulo.cli.translate_command:translate_command",

@@ -1,7 +1,8 @@
 """An engine that hears nothing and says a fixed sentence for each 30 s: for measuring what is around an engine.
 
 Hidden: it is named by tests and by `bench/`, never listed, never chosen. Its raw options make it misbehave on
-purpose: `wait_ms` for each window, `crash_at_ms` (the process dies), `fail_at_ms` (an exception).
+purpose: `wait_ms` for each window, `crash_at_ms` (the process dies), `fail_at_ms` (an exception), `memory_mb` (takes so
+much of it), `gpu_batch` (a GPU whose memory is full with more windows together than this).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from kuulo.transcript import Segment, Word
 from kuulo.wire import Task
 
 WINDOW_MS = 30_000
-VALID = ("wait_ms", "crash_at_ms", "fail_at_ms", "crash_once")
+VALID = ("wait_ms", "crash_at_ms", "fail_at_ms", "crash_once", "memory_mb", "gpu_batch")
 
 SPEC = EngineSpec(
     name="null",
@@ -38,7 +39,12 @@ SPEC = EngineSpec(
     install="kuulo",
     tasks=("transcribe",),
     devices=("cpu",),
-    options={"word_times": Native("words"), "language": Native("language"), "device": Native("device")},
+    options={
+        "batch_size": Native("batch"),
+        "word_times": Native("words"),
+        "language": Native("language"),
+        "device": Native("device"),
+    },
 )
 
 
@@ -54,6 +60,8 @@ class _Session(Session):
     def __init__(self, task: Task) -> None:
         self._words = bool(task.options.get("word_times"))
         self._raw = task.raw
+        self._batch = int(task.options.get("batch_size", 1))
+        self._ballast = b""
 
     def transcribe(self, samples: Any, state: Optional[Dict[str, Any]] = None) -> Iterator[Said]:
         length_ms = len(samples) * 1000 // SAMPLE_RATE
@@ -77,6 +85,10 @@ class _Session(Session):
             if once:
                 Path(once).touch()
             os.kill(os.getpid(), 9)
+        if self._raw.get("memory_mb"):
+            self._ballast = b"x" * (int(self._raw["memory_mb"]) << 20)
+        if self._batch > self._raw.get("gpu_batch", self._batch):
+            raise RuntimeError("CUDA out of memory. Asked for by a test.")
         fail = self._raw.get("fail_at_ms")
         if fail is not None and at_ms >= fail:
             raise RuntimeError("asked to fail")

@@ -53,6 +53,15 @@ class Pace:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """What was named and gave no recording, or one that cannot be read: it counts as failed."""
+
+    source: str
+    why: str
+    do: str | None = None
+
+
+@dataclass(frozen=True)
 class Batch:
     """All that a job's tasks need to know. `tasks[n]` has the pieces of task n."""
 
@@ -66,4 +75,5 @@ class Batch:
     mail: str | None = None
     pace: Pace | None = None
     turns_pace: Pace | None = None
+    refused: tuple[Refused, ...] = ()
     notes: tuple[str, ...] = field(default=())

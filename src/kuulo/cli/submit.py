@@ -1,0 +1,184 @@
+"""`kuulo submit`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kuulo.cli import flags
+
+if TYPE_CHECKING:
+    from kuulo.audio import Found
+    from kuulo.jobs.batch import Batch
+    from kuulo.jobs.survey import Looked
+    from kuulo.plan import Plan
+    from kuulo.site import Settings
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, metavar="RECORDING|FOLDER...")
+@flags.common("What", "Recognition", "Results", "Machine")
+@click.option("--overwrite", is_flag=True, help="The same as --existing overwrite.")
+@click.option("--skip", is_flag=True, help="The same as --existing skip.")
+@click.option("--scheduler", metavar="NAME", help="slurm or local. Without it: Slurm where its commands are.")
+@click.option("--partition", metavar="NAME", help="Where to run; without it the site's, else Slurm's default.")
+@click.option("--account", metavar="NAME", help="On whose account.")
+@click.option("--qos", metavar="NAME", help="Quality of service.")
+@click.option("--cpus", type=click.IntRange(1, 1024), metavar="N", help="CPU cores of each task.")
+@click.option("--time", "time_", metavar="TIME", help="Time limit of each task: minutes, HH:MM:SS or D-HH:MM:SS.")
+@click.option("--mem", metavar="SIZE", help="Memory of each task: 8G, 6000M.")
+@click.option("--task-time", metavar="TIME", help="How long a task should be: recordings are shared out so.")
+@click.option("--array-limit", type=click.IntRange(1), metavar="N", help="Tasks that run at the same time, at most.")
+@click.option("--cut/--no-cut", default=True, help="Cut long recordings at silences, for several tasks.  [default: on]")
+@click.option("--slurm", "raw", multiple=True, metavar="KEY=VALUE", help="An option of sbatch, as it is. Repeatable.")
+@click.option("--mail", metavar="ADDRESS", help="One mail when all is over, with the outcome.")
+@click.option("--dry-run", is_flag=True, help="Show the plan, the script and the command, and submit nothing.")
+@click.option("--test-only", is_flag=True, help="As --dry-run, and ask the scheduler when it would start.")
+@click.option("--quiet", "-q", is_flag=True, help="Show errors alone.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was submitted for machines.")
+def submit(inputs: tuple[str, ...], **arguments: Any) -> int:
+    """Give recordings to the cluster: as `kuulo transcribe`, in Slurm's jobs.
+
+    Recordings are shared out among the tasks of one job array, long ones are cut at silences and joined again. What is
+    stopped by a time limit, a kill or a failing node goes on where it was. `kuulo jobs` shows how it goes.
+
+    \b
+    kuulo submit interviews/ -m large-v3 -l fi --speakers auto -f docx,eaf
+    kuulo submit interviews/ --dry-run
+    """
+    from kuulo import audio, plan, site, survey
+    from kuulo.errors import UsageError
+
+    if not inputs:
+        raise UsageError("no recording was named", do="kuulo submit interviews/")
+    if "-" in inputs:
+        raise UsageError("standard input cannot be submitted: a job runs later and elsewhere", do="name a file")
+    given = flags.typed(arguments)
+    chosen = [name for name in ("overwrite", "skip") if arguments[name]]
+    if len(chosen) > 1 or (chosen and "existing" in given):
+        raise UsageError("of --overwrite, --skip and --existing, one at most can be given")
+    if chosen:
+        given["existing"] = chosen[0]
+    files = site.load()
+    settings = _elsewhere(site.settle(files, given))
+    found = audio.find(
+        [os.path.normpath(Path.cwd() / path) for path in inputs]
+    )  # its own words about what is not there
+    resolved = plan.resolve(settings, survey.facts(files), max(1, len(found.recordings)))
+    return _submit(files, resolved, found, arguments)
+
+
+def _elsewhere(settings: Settings) -> Settings:
+    """The settings for a job that stands in another folder: paths are absolute."""
+    values = dict(settings.values)
+    for name in ("output", "roster"):
+        if values[name]:
+            values[name] = os.path.normpath(Path.cwd() / Path(values[name]).expanduser())
+    return dataclasses.replace(settings, values=values)
+
+
+def _submit(files: Any, resolved: Plan, found: Found, asked: Mapping[str, Any]) -> int:
+    from kuulo.jobs import claims, planning, submission
+    from kuulo.jobs import survey as looking
+    from kuulo.results import Results
+
+    jobs = files.jobs()
+    look_only = asked["dry_run"] or asked["test_only"]
+    output = Path(resolved.options["output"])
+    if look_only:
+        looked = looking.look(resolved, found, claims.alive(output), look_only=True)
+        batch = planning.batch(files, jobs, resolved, looked, asked)
+        return _show(batch, looked, asked)
+    Results(resolved).make_folder()
+    with claims.submitting(output):
+        looked = looking.look(resolved, found, claims.alive(output))
+        if not looked.items:
+            return _nothing(looked, asked)
+        batch = planning.batch(files, jobs, resolved, looked, asked)
+        folder = files.jobs_folder().new()
+        round_ = submission.new(folder, batch)
+    return _submitted(folder, batch, looked, round_, asked)
+
+
+def _nothing(looked: Looked, asked: Mapping[str, Any]) -> int:
+    """All of it is done, in another job's hands, or no recording."""
+    from kuulo.errors import EXIT_OK, EXIT_SOME_FAILED
+
+    if asked["as_json"]:
+        click.echo(json.dumps({"job": None, **_counts(looked)}, indent=1))
+    else:
+        _say_looked(looked, asked)
+        if not asked["quiet"]:
+            click.echo("nothing is left to submit", err=True)
+    return EXIT_SOME_FAILED if looked.refused else EXIT_OK
+
+
+def _submitted(folder: Any, batch: Batch, looked: Looked, round_: Any, asked: Mapping[str, Any]) -> int:
+    from kuulo.errors import EXIT_OK
+
+    if asked["as_json"]:
+        said = {"job": folder.name, "folder": str(folder.path), "array": round_.array, "finish": round_.finish}
+        click.echo(json.dumps({**said, **_counts(looked), "tasks": len(batch.tasks)}, indent=1))
+        return EXIT_OK
+    _say_looked(looked, asked)
+    if asked["quiet"]:
+        return EXIT_OK
+    tasks = f"{len(batch.tasks)} {'task' if len(batch.tasks) == 1 else 'tasks'}"
+    click.echo(f"job {folder.name}: {len(batch.items)} recordings in {tasks} ({batch.scheduler} {round_.array})")
+    click.echo(f"  how it goes:  kuulo jobs show {folder.name}")
+    click.echo(f"  its folder:   {folder.path}")
+    return EXIT_OK
+
+
+def _say_looked(looked: Looked, asked: Mapping[str, Any]) -> None:
+    """What is not submitted, and why."""
+    for refused in looked.refused:
+        click.echo(f"left out: {refused.source}: {refused.why}", err=True)
+    if asked["quiet"]:
+        return
+    if looked.done:
+        click.echo(f"{looked.done} have their results already", err=True)
+    for job, number in sorted(looked.busy.items()):
+        click.echo(f"{number} are in the hands of job {job} already", err=True)
+
+
+def _counts(looked: Looked) -> dict[str, Any]:
+    return {
+        "recordings": len(looked.items),
+        "done": looked.done,
+        "busy": dict(looked.busy),
+        "refused": [dataclasses.asdict(refused) for refused in looked.refused],
+    }
+
+
+def _show(batch: Batch, looked: Looked, asked: Mapping[str, Any]) -> int:
+    """The plan, the script and the exact command."""
+    from kuulo import schedulers
+    from kuulo.errors import EXIT_OK
+    from kuulo.jobs import plan_file, planning, submission
+    from kuulo.jobs.folder import Round
+
+    scheduler = schedulers.of(batch.scheduler)
+    folder = Path("JOB_FOLDER")
+    array = submission.array(folder, "JOB", batch, Round(1, tuple(range(len(batch.tasks))), batch.resources))
+    script = scheduler.script(array)
+    command = shlex.join(scheduler.submit_command(array, "job-1.sh"))
+    starts = scheduler.would_start(array, script) if asked["test_only"] and batch.tasks else None
+    if asked["as_json"]:
+        said = plan_file.to_json(batch) | {"script": script, "command": command, "starts": starts}
+        click.echo(json.dumps({**said, **_counts(looked)}, indent=1))
+        return EXIT_OK
+    _say_looked(looked, asked)
+    click.echo(planning.table(batch))
+    click.echo(f"\nthe script, job-1.sh in the job's folder:\n\n{script}")
+    click.echo(f"the command, given in that folder: {command}")
+    if starts:
+        click.echo(f"when it would start: {starts}")
+    return EXIT_OK

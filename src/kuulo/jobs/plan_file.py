@@ -1,0 +1,131 @@
+"""`plan.json`: a Batch as JSON, whole, so that a task on another machine has nothing left to decide.
+
+File names may hold bytes that are no text; Python keeps them as lone surrogates, which JSON has escapes for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+import kuulo
+from kuulo import atomic, options, plan
+from kuulo.environments.installed import Environment
+from kuulo.errors import CannotRun
+from kuulo.jobs.batch import Batch, Item, Pace, Piece, Refused
+from kuulo.jobs.folder import PLAN
+from kuulo.plan import Diarizer, Model, Plan
+from kuulo.schedulers.base import Queue, Resources
+
+SCHEMA = 1
+
+
+def write(folder: Path, batch: Batch) -> None:
+    """Write it into the job's folder. Raises OSError."""
+    atomic.write_bytes(folder / PLAN, json.dumps(to_json(batch), indent=1).encode("ascii"), mode=0o600)
+
+
+def read(folder: Path) -> Batch:
+    """The Batch of a job's folder; raises CannotRun."""
+    path = folder / PLAN
+    try:
+        said = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CannotRun(
+            f"the job's plan cannot be read: {error.strerror}",
+            looked_at=str(path),
+            do="the job's folder must be on a file system that the compute nodes see: name another with KUULO_JOBS",
+        ) from error
+    except ValueError as error:
+        raise CannotRun("the job's plan is damaged", looked_at=str(path)) from error
+    if said.get("schema") != SCHEMA:
+        raise CannotRun("the job's plan is of another version of Kuulo", looked_at=str(path), do="submit it again")
+    return from_json(said)
+
+
+def to_json(batch: Batch) -> dict[str, Any]:
+    """The Batch for a file."""
+    return {
+        "schema": SCHEMA,
+        "kuulo": kuulo.__version__,
+        "python": sys.executable,
+        "plan": batch.plan.to_json(),
+        "items": [{**dataclasses.asdict(i), "path": str(i.path), "stem": str(i.stem)} for i in batch.items],
+        "tasks": [[dataclasses.asdict(piece) for piece in task] for task in batch.tasks],
+        "resources": dataclasses.asdict(batch.resources),
+        "queue": dataclasses.asdict(batch.queue),
+        "scheduler": batch.scheduler,
+        "at_once": batch.at_once,
+        "mail": batch.mail,
+        "pace": dataclasses.asdict(batch.pace) if batch.pace else None,
+        "turns_pace": dataclasses.asdict(batch.turns_pace) if batch.turns_pace else None,
+        "refused": [dataclasses.asdict(r) for r in batch.refused],
+        "notes": list(batch.notes),
+    }
+
+
+def from_json(said: Mapping[str, Any]) -> Batch:
+    """The Batch that `to_json` wrote."""
+    queue = said["queue"]
+    return Batch(
+        plan=_plan(said["plan"]),
+        items=tuple(Item(**{**i, "path": Path(i["path"]), "stem": PurePath(i["stem"])}) for i in said["items"]),
+        tasks=tuple(tuple(Piece(**piece) for piece in task) for task in said["tasks"]),
+        resources=Resources(**said["resources"]),
+        queue=Queue(**{**queue, "extra": tuple((k, v) for k, v in queue["extra"])}),
+        scheduler=said["scheduler"],
+        at_once=said["at_once"],
+        mail=said["mail"],
+        pace=Pace(**said["pace"]) if said["pace"] else None,
+        turns_pace=Pace(**said["turns_pace"]) if said["turns_pace"] else None,
+        refused=tuple(Refused(**r) for r in said["refused"]),
+        notes=tuple(said["notes"]),
+    )
+
+
+def _plan(said: Mapping[str, Any]) -> Plan:
+    """The Plan that `Plan.to_json` wrote. Raises CannotRun when it is not the same any more: a roster was changed."""
+    values = {name: options.parse(options.BY_NAME[name], value) for name, value in said["options"].items()}
+    diarizer = said["diarizer"]
+    made = Plan(
+        engine=said["engine"],
+        model=_model(said["model"]),
+        why=said["why"],
+        options=values,
+        given=tuple(said["given"]),
+        raw=dict(said["engine_options"]),
+        workers=said["workers"],
+        threads=said["threads"],
+        notes=tuple(said["notes"]),
+        environment=_environment(said["environment"]),
+        key=said["key"],
+        job=said["job"],
+        diarizer=Diarizer(
+            diarizer["engine"],
+            _model(diarizer["model"]),
+            diarizer["why"],
+            _environment(diarizer["environment"]),
+        )
+        if diarizer
+        else None,
+        roster=plan.read_roster(values),
+    )
+    if plan.key_of(made) != made.key:
+        raise CannotRun(
+            "what the job was planned with has changed since: other words would come of it",
+            looked_at=str(values["roster"] or f"Kuulo {kuulo.__version__}"),
+            do="submit it again",
+        )
+    return made
+
+
+def _model(said: Mapping[str, Any] | None) -> Model | None:
+    return Model(**{**said, "path": Path(said["path"])}) if said else None
+
+
+def _environment(said: Mapping[str, Any] | None) -> Environment | None:
+    return Environment(**{**said, "folder": Path(said["folder"])}) if said else None

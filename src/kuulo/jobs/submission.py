@@ -1,0 +1,108 @@
+"""Giving a job to its scheduler: the scripts of a round, the array of its tasks, and what comes after them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from kuulo import atomic, schedulers
+from kuulo.errors import CannotRun, KuuloError
+from kuulo.jobs import claims, plan_file
+from kuulo.jobs.batch import Batch
+from kuulo.jobs.folder import Folder, Round, now
+from kuulo.schedulers.base import Array, Resources
+
+FINISH = Resources(minutes=30, memory_mb=2048, cpus=1)
+"""What the job that joins, counts and tells needs. A transcript of ten hours with words' times takes 100 MB."""
+
+
+def array(folder: Path, name: str, batch: Batch, round_: Round) -> Array:
+    """The array of a round's tasks."""
+    return Array(
+        name=f"kuulo-{name}",
+        folder=folder,
+        command=(*_kuulo(), "task", str(folder), str(round_.number)),
+        resources=round_.resources,
+        tasks=round_.tasks,
+        at_once=batch.at_once,
+        queue=batch.queue,
+        log=f"logs/round{round_.number}.txt",
+        comment=f"kuulo {name}",
+    )
+
+
+def finish(folder: Path, name: str, batch: Batch, round_: Round) -> Array:
+    """What comes after a round's tasks, however they ended."""
+    return Array(
+        name=f"kuulo-{name}-finish",
+        folder=folder,
+        command=(*_kuulo(), "finish", str(folder), str(round_.number)),
+        resources=FINISH,
+        after=(round_.array,) if round_.array else ("ARRAY",),
+        queue=dataclasses.replace(batch.queue, gres=None),
+        log=f"logs/finish{round_.number}.txt",
+        comment=f"kuulo {name}",
+    )
+
+
+def _kuulo() -> tuple[str, ...]:
+    """This Kuulo, whatever the PATH of a node; nothing is imported from the folder it stands in."""
+    return (sys.executable, "-P", "-m", "kuulo", "jobs")
+
+
+def new(folder: Folder, batch: Batch) -> Round:
+    """Write a job's plan, claim its results and submit its first round. Raises KuuloError; nothing is queued or left
+    behind then."""
+    output = Path(batch.plan.options["output"])
+    claim = claims.make(folder.name, folder.path, batch.scheduler, [str(i.stem) for i in batch.items], batch.plan.key)
+    try:
+        plan_file.write(folder.path, batch)
+        round_ = _first(folder, batch)
+        claims.write(output, dataclasses.replace(claim, ids=round_.ids))
+    except OSError as error:
+        shutil.rmtree(folder.path, ignore_errors=True)
+        raise CannotRun(f"the job cannot be written down: {error.strerror}", looked_at=str(folder.path)) from error
+    except KuuloError:
+        shutil.rmtree(folder.path, ignore_errors=True)
+        raise
+    return round_
+
+
+def _first(folder: Folder, batch: Batch) -> Round:
+    return _submit(folder, batch, Round(1, tuple(range(len(batch.tasks))), batch.resources))
+
+
+def again(folder: Folder, tasks: Sequence[int], resources: Resources, why: str, asked_by: str) -> Round:
+    """Submit the next round: these tasks once more, with these resources. Raises KuuloError; nothing is queued then."""
+    batch = plan_file.read(folder.path)
+    number = max((r.number for r in folder.rounds()), default=0) + 1
+    return _submit(folder, batch, Round(number, tuple(tasks), resources, why=why, asked_by=asked_by))
+
+
+def _submit(folder: Folder, batch: Batch, round_: Round) -> Round:
+    scheduler = schedulers.of(batch.scheduler)
+    round_ = dataclasses.replace(round_, submitted=now())
+    for name in ("logs", "tasks"):
+        (folder.path / name).mkdir(mode=0o700, exist_ok=True)
+    job, end = f"job-{round_.number}.sh", f"finish-{round_.number}.sh"
+    tasks = array(folder.path, folder.name, batch, round_)
+    _write(folder.path / job, scheduler.script(tasks))
+    round_ = dataclasses.replace(round_, array=scheduler.submit(tasks, job))
+    try:
+        folder.write_round(round_)
+        after = finish(folder.path, folder.name, batch, round_)
+        _write(folder.path / end, scheduler.script(after))
+        round_ = dataclasses.replace(round_, finish=scheduler.submit(after, end))
+        folder.write_round(round_)
+    except (KuuloError, OSError):
+        scheduler.cancel(round_.ids)
+        raise
+    return round_
+
+
+def _write(path: Path, script: str) -> None:
+    atomic.write_bytes(path, os.fsencode(script), mode=0o700)
