@@ -20,6 +20,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from scores import Part, said_parts
 
 from kuulo import miniature as built_in
 from kuulo.miniature import weights
@@ -27,6 +28,7 @@ from kuulo.miniature.writers import WRITERS
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIPS = ROOT / "tests" / "audio" / "miniature"
+RATE = 16_000
 
 
 @dataclass(frozen=True)
@@ -89,3 +91,25 @@ class Miniature:
 def miniature() -> Miniature:
     """A Whisper that hears espeak-ng and knows some hundred English, Finnish and Swedish words."""
     return Miniature(ROOT / ".cache" / "kuulo-tests" / f"miniature-{built_in.digest()[:16]}")
+
+
+def said(name: str) -> list[Part]:
+    """What a clip says, with the times of its words."""
+    return said_parts(json.loads((CLIPS / "texts.json").read_text(encoding="utf-8"))[name])
+
+
+def long_recording(clip: KnownClip, seconds: int) -> tuple[Any, list[Part]]:
+    """(samples, what is said): the clip's sentences in ever another order, 0.3 to 1 s apart."""
+    draw = np.random.default_rng(11)
+    sound, known = clip.samples(), said(clip.name)
+    parts: list[Any] = [np.zeros(RATE // 2, np.float32)]
+    length, made = len(parts[0]), []
+    while length < seconds * RATE:
+        for number in draw.permutation(len(known)):
+            one = known[number]
+            piece = sound[int(one.start * RATE) : int(one.end * RATE)]
+            made.append(Part(length / RATE, (length + len(piece)) / RATE, one.text))
+            gap = np.zeros(int(draw.uniform(0.3, 1.0) * RATE), np.float32)
+            parts += [piece, gap]
+            length += len(piece) + len(gap)
+    return np.concatenate(parts), made

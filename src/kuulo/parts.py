@@ -29,6 +29,7 @@ PER_MS = SAMPLE_RATE // 1000
 @dataclass(frozen=True)
 class Part:
     """A part of a recording, in the recording's time: the words between two places, or who speaks when in all of it.
+    The places are more than LOOK_BACK_MS apart, or parts would overlap.
     `from_ms` is None at the recording's beginning, or where --from is, and `to_ms` None at its end."""
 
     kind: str

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scores import Part, Score, bare, errors, heard_parts, lost_and_repeated, said_parts
+from scores import Part, Score, bare, errors, heard_parts, lost_and_repeated
 
 from kuulo import engines
 from kuulo.engines.base import Language, Session
 from kuulo.miniature import weights
 from kuulo.transcript import Segment
-from models_fixture import CLIPS, WRITERS, KnownClip, Miniature
+from models_fixture import CLIPS, WRITERS, Miniature, long_recording, said
 from sessions import UNCLOSED, task
 
 SPECS = {spec.name: spec for spec in engines.specs() if set(spec.model_formats) & set(WRITERS)}
@@ -62,11 +62,6 @@ class Ears:
         said = list(self.session(name, tuple(sorted(changes.items()))).transcribe(samples))
         (language,) = {s.code for s in said if isinstance(s, Language)}
         return language, heard_parts(s for s in said if isinstance(s, Segment) and s.text.strip())
-
-
-def said(name: str) -> list[Part]:
-    """What a clip says, with the times of its words."""
-    return said_parts(json.loads((CLIPS / "texts.json").read_text(encoding="utf-8"))[name])
 
 
 def text(parts: list[Part]) -> str:
@@ -160,23 +155,6 @@ def test_five_minutes_without_a_lost_or_repeated_sentence(name: str, ears: Ears,
     found = lost_and_repeated(expected, heard)
     assert sum(found.values()) <= LOST, found
     assert score.figures()["word_error_rate"] <= LONG_WRONG, score.figures()
-
-
-def long_recording(clip: KnownClip, seconds: int) -> tuple[Any, list[Part]]:
-    """(samples, what is said): the clip's sentences in ever another order, 0.3 to 1 s apart."""
-    draw = np.random.default_rng(11)
-    sound, known = clip.samples(), said(clip.name)
-    parts: list[Any] = [np.zeros(RATE // 2, np.float32)]
-    length, made = len(parts[0]), []
-    while length < seconds * RATE:
-        for number in draw.permutation(len(known)):
-            one = known[number]
-            piece = sound[int(one.start * RATE) : int(one.end * RATE)]
-            made.append(Part(length / RATE, (length + len(piece)) / RATE, one.text))
-            gap = np.zeros(int(draw.uniform(0.3, 1.0) * RATE), np.float32)
-            parts += [piece, gap]
-            length += len(piece) + len(gap)
-    return np.concatenate(parts), made
 
 
 def test_the_clips_are_those_of_the_recipe() -> None:

@@ -73,6 +73,7 @@ class Batch:
     scheduler: str
     at_once: int | None = None
     mail: str | None = None
+    mailer: str = "scheduler"
     pace: Pace | None = None
     turns_pace: Pace | None = None
     refused: tuple[Refused, ...] = ()

@@ -69,7 +69,17 @@ def _goes_on(
     memory = f" with {resources.memory_mb} MB of memory" if more.more_memory else ""
     _say(f"{more.why}: going on in round {made.number}{memory}")
     _claim(batch, job, made)
+    if batch.mail and batch.mailer == "scheduler":
+        _quiet(batch, rounds[-1])
     return True
+
+
+def _quiet(batch: Batch, round_: Round) -> None:
+    """The scheduler is to send one mail, when all is over, and not one about this."""
+    try:
+        schedulers.of(batch.scheduler).quiet([round_.finish])
+    except CannotRun as error:
+        _say(f"a mail too many may come: {error.what}")
 
 
 def _claim(batch: Batch, job: Folder, made: Round) -> None:
@@ -98,7 +108,7 @@ def conclude(job: Folder, batch: Batch, items: Sequence[ItemState], tasks: Seque
     for outcome in outcomes:
         if outcome.state == report.FAILED:
             _say(f"failed: {outcome.source}: {outcome.why}")
-    if batch.mail:
+    if batch.mail and batch.mailer == "sendmail":
         mail.tell(batch, job, summary(whole), failed)
     return EXIT_SOME_FAILED if failed else EXIT_OK
 

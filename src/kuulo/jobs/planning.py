@@ -26,7 +26,12 @@ def batch(site: Site, jobs: JobSettings, plan: Plan, looked: Looked, asked: Mapp
     queue = queue_of(place.queue, asked)
     cpus = asked["cpus"] or place.cpus
     tasks = [(Piece(n),) for n in range(len(looked.items))]
-    resources = Resources(minutes=10, memory_mb=2000, cpus=cpus, gpus=int(on_gpu))
+    resources = Resources(
+        minutes=minutes(asked["time_"]) if asked["time_"] else 10,
+        memory_mb=megabytes(asked["mem"]) if asked["mem"] else 2000,
+        cpus=cpus,
+        gpus=int(on_gpu),
+    )
     return Batch(
         plan=plan,
         items=tuple(looked.items),
@@ -36,6 +41,7 @@ def batch(site: Site, jobs: JobSettings, plan: Plan, looked: Looked, asked: Mapp
         scheduler=name,
         at_once=asked["array_limit"] or jobs.at_once,
         mail=asked["mail"],
+        mailer=jobs.mail if name != "local" else "sendmail",
         refused=tuple(looked.refused),
     )
 

@@ -45,6 +45,7 @@ def finish(folder: Path, name: str, batch: Batch, round_: Round) -> Array:
         after=(round_.array,) if round_.array else ("ARRAY",),
         queue=dataclasses.replace(batch.queue, gres=None),
         log=f"logs/finish{round_.number}.txt",
+        mail=batch.mail if batch.mailer == "scheduler" else None,
         comment=f"kuulo {name}",
     )
 

@@ -52,7 +52,8 @@ class Queue:
 class Array:
     """One submission: `command` for each number in `tasks`, with the number as its last argument; without tasks, the
     command once, as it is. What it prints goes to `log` in `folder`, with the task's number before the ending;
-    appended when a task runs again. `after`: only when these submissions have ended, however."""
+    appended when a task runs again. `after`: only when these submissions have ended, however. `mail`: whom to tell that
+    all of it has ended, and how."""
 
     name: str
     folder: Path
@@ -135,6 +136,9 @@ class Scheduler(Protocol):
 
     def cancel(self, ids: Sequence[str]) -> None:
         """End these submissions, also those that wait. One that has ended is no error."""
+
+    def quiet(self, ids: Sequence[str]) -> None:
+        """Tell nobody by mail about these submissions, after all."""
 
     def usage(self, ids: Sequence[str]) -> list[Usage]:
         """What their tasks took; empty where nobody keeps accounts."""
