@@ -138,7 +138,8 @@ class Preparation:
         work.offset_ms = decoded.offset_ms
         work.length_ms = -(-decoded.samples * 1000 // SAMPLE_RATE)
         work.outcome.audio_ms = work.length_ms
-        work.outcome.warning = decoded.warning
+        if decoded.warning:
+            work.outcome.warn(decoded.warning)
         if doubt:
             work.outcome.warn(f"{doubt}: --speakers auto tells voices apart")
         if self._asks_for_voices and not _has_words_alone(work) and _has_own_channels(work.path):

@@ -139,6 +139,9 @@ def kill(worker: Worker) -> None:
     """End it at once, and wait until it is gone, with what it held."""
     worker.signal(signal.SIGKILL)
     worker.process.wait()
+    assert worker.process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):
+        worker.process.stdin.close()
 
 
 def stop(workers: Iterable[Worker]) -> None:

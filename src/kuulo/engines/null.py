@@ -85,7 +85,7 @@ class _Session(Session):
             if once:
                 Path(once).touch()
             os.kill(os.getpid(), 9)
-        if self._raw.get("memory_mb"):
+        if self._raw.get("memory_mb") and not self._ballast:
             self._ballast = b"x" * (int(self._raw["memory_mb"]) << 20)
         if self._batch > self._raw.get("gpu_batch", self._batch):
             raise RuntimeError("CUDA out of memory. Asked for by a test.")
