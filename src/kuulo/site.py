@@ -61,6 +61,10 @@ class Site:
 
         return jobs.settings(self.site_jobs, self.user_jobs, f"{self.site_file or ''} {self.user_file or ''}".strip())
 
+    def speeds_file(self) -> Path:
+        """The user's table of what was measured."""
+        return user_state_folder() / "speeds.json"
+
     def jobs_folder(self) -> Jobs:
         """The user's jobs."""
         from kuulo.jobs import settings as jobs

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shlex
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,11 +167,15 @@ def _show(batch: Batch, looked: Looked, asked: Mapping[str, Any]) -> int:
     from kuulo.jobs.folder import Round
 
     scheduler = schedulers.of(batch.scheduler)
-    folder = Path("JOB_FOLDER")
-    array = submission.array(folder, "JOB", batch, Round(1, tuple(range(len(batch.tasks))), batch.resources))
+    round_ = Round(1, tuple(range(len(batch.tasks))), batch.resources)
+    array = submission.array(Path("JOB_FOLDER"), "JOB", batch, round_)
     script = scheduler.script(array)
     command = shlex.join(scheduler.submit_command(array, "job-1.sh"))
-    starts = scheduler.would_start(array, script) if asked["test_only"] and batch.tasks else None
+    starts = None
+    if asked["test_only"] and batch.tasks:
+        with tempfile.TemporaryDirectory() as place:
+            (Path(place) / "job-1.sh").write_bytes(os.fsencode(script))
+            starts = scheduler.would_start(dataclasses.replace(array, folder=Path(place)), "job-1.sh")
     if asked["as_json"]:
         said = plan_file.to_json(batch) | {"script": script, "command": command, "starts": starts}
         click.echo(json.dumps({**said, **_counts(looked)}, indent=1))

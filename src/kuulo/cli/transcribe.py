@@ -89,9 +89,9 @@ def _run(resolved: Plan, found: Any) -> int:
 
 
 def stop_when_told() -> None:
-    """SIGTERM (a scheduler) and SIGHUP (a closed terminal) stop a run as Ctrl-C does, so that scratch is emptied. Where
-    SIGHUP is ignored, as under nohup, it stays so."""
-    told = [signal.SIGTERM]
+    """SIGTERM and SIGUSR1 (schedulers) and SIGHUP (a closed terminal) stop a run as Ctrl-C does, so that scratch is
+    emptied. Where SIGHUP is ignored, as under nohup, it stays so."""
+    told = [signal.SIGTERM, signal.SIGUSR1]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         told.append(signal.SIGHUP)
 

@@ -132,12 +132,15 @@ def _lacked_memory(task: TaskState, state: State | None) -> bool:
     return bool(state and state.state == OUT_OF_MEMORY and open_)
 
 
-def outcome(batch: Batch, state: ItemState) -> Outcome:
-    """What became of a recording that is no more in anybody's hands, for the report. One that is cut and done is to
-    be joined instead."""
+def outcome(batch: Batch, state: ItemState, job: str = "JOB") -> Outcome:
+    """What became of a recording that is no more in anybody's hands, for the report of the `job`. One that is cut and
+    done is to be joined instead."""
     source = naming.shown(batch.items[state.item].path)
     if state.state in (report.FAILED, LEFT, IN_WORK):
-        return Outcome(source, report.FAILED, why=state.why or "its task ended before it was heard", do=state.do)
+        why = state.why or "its task ended before it was heard"
+        if "memory" in why:
+            return Outcome(source, report.FAILED, why=why, do=f"kuulo jobs retry {job} --mem, with more than before")
+        return Outcome(source, report.FAILED, why=why, do=state.do or f"kuulo jobs retry {job}")
     known: dict[str, Any] = {
         k: v for k, v in state.pieces[0].fields.items() if k in Outcome.__dataclass_fields__ and k != "source"
     }

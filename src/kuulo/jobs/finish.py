@@ -92,7 +92,7 @@ def _claim(batch: Batch, job: Folder, made: Round) -> None:
 
 def conclude(job: Folder, batch: Batch, items: Sequence[ItemState], tasks: Sequence[TaskState]) -> int:
     """Join, count, write the reports and tell; the job's exit code."""
-    outcomes = [_outcome(batch, item) for item in items]
+    outcomes = [_outcome(job, batch, item) for item in items]
     outcomes += [Outcome(r.source, report.FAILED, why=r.why, do=r.do) for r in batch.refused]
     whole = _report(job, batch, outcomes, tasks)
     failed = whole.count(report.FAILED)
@@ -120,10 +120,10 @@ def summary(whole: Report) -> str:
     return f"{len(whole.outcomes)} recordings: {parts}; {whole.audio_ms / 3_600_000:.1f} h of sound"
 
 
-def _outcome(batch: Batch, item: ItemState) -> Outcome:
+def _outcome(job: Folder, batch: Batch, item: ItemState) -> Outcome:
     if item.is_cut and item.state == report.DONE:
         return join.join(batch, item.item)
-    return account.outcome(batch, item)
+    return account.outcome(batch, item, job.name)
 
 
 def _report(job: Folder, batch: Batch, outcomes: list[Outcome], tasks: Sequence[TaskState]) -> Report:

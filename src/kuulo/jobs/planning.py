@@ -2,48 +2,140 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kuulo import schedulers
+from kuulo import engines, schedulers, speeds
 from kuulo.errors import UsageError
-from kuulo.jobs.batch import Batch, Piece
+from kuulo.jobs import packing
+from kuulo.jobs.batch import TURNS, WHOLE, Batch, Pace, Piece
+from kuulo.jobs.packing import Aim, Costs
 from kuulo.jobs.settings import JobSettings, Place
 from kuulo.jobs.survey import Looked
-from kuulo.plan import Plan
+from kuulo.plan import WORKER_OVERHEAD_BYTES, Plan
 from kuulo.schedulers.base import Queue, Resources
 from kuulo.site import Site
+
+MOST_TASKS = 1000
+TASK_MINUTES = 60
+MARGINS = {speeds.MEASURED: (1.3, 3), speeds.PUBLISHED: (2.0, 5), speeds.GUESS: (2.0, 5)}
+"""How much more time is asked for than is estimated: so many times, and minutes to be warned and to stop in."""
+
+BYTES_PER_CPU = 4 << 30
+"""Memory of a usual node for each of its cores: so many workers are planned as fit into it."""
+
+MEMORY_MARGIN = 1.2
+MEMORY_STEP_MB = 256
+BASE_BYTES = 300_000_000
+"""Memory of a task beside its workers: decoding, and what is waiting."""
 
 
 def batch(site: Site, jobs: JobSettings, plan: Plan, looked: Looked, asked: Mapping[str, Any]) -> Batch:
     """The job's Batch. `asked`: the flags of `kuulo submit`. Raises UsageError, and CannotRun when the scheduler does
     not answer."""
     name = asked["scheduler"] or jobs.scheduler or schedulers.usual()
-    schedulers.of(name)
+    scheduler = schedulers.of(name)
     on_gpu = wants_gpu(plan, jobs)
     place = (jobs.gpu or Place(Queue(gres="gpu"))) if on_gpu else jobs.cpu
     queue = queue_of(place.queue, asked)
+    limits = scheduler.limits(queue)
     cpus = asked["cpus"] or place.cpus
-    tasks = [(Piece(n),) for n in range(len(looked.items))]
-    resources = Resources(
-        minutes=minutes(asked["time_"]) if asked["time_"] else 10,
-        memory_mb=megabytes(asked["mem"]) if asked["mem"] else 2000,
-        cpus=cpus,
-        gpus=int(on_gpu),
+    memory_mb = megabytes(asked["mem"]) if asked["mem"] else None
+    workers = plan.options["workers"] or (1 if on_gpu else workers_on(plan, cpus, memory_mb))
+    words, turns = paces(site, plan, cpus, on_gpu=on_gpu, place=queue.partition or name)
+    costs = Costs(words, turns)
+    aim = Aim(
+        task_s=60.0 * (minutes(asked["task_time"]) if asked["task_time"] else jobs.task_minutes or TASK_MINUTES),
+        most_tasks=min(limits.tasks, MOST_TASKS),
+        limit_s=_limit_s(minutes(asked["time_"]) if asked["time_"] else limits.minutes, words.source),
+        cut=asked["cut"] and not plan.options["pack"],
+        from_ms=plan.options["from"] or 0,
     )
+    tasks = packing.pack(looked.items, costs, aim)
+    longest_s = max((packing.task_s(task, looked.items, costs) for task in tasks), default=0.0)
+    notes = []
+    time = minutes(asked["time_"]) if asked["time_"] else minutes_for(longest_s, words.source)
+    if limits.minutes is not None and time > limits.minutes:
+        time = limits.minutes
+        notes.append(f"the partition's limit is {clock(60 * time)}: what takes longer goes on in another run by itself")
     return Batch(
-        plan=plan,
+        plan=dataclasses.replace(plan, options={**plan.options, "workers": workers}),
         items=tuple(looked.items),
         tasks=tuple(tasks),
-        resources=resources,
+        resources=Resources(
+            minutes=time,
+            memory_mb=memory_mb or memory_for(plan, words, turns, workers),
+            cpus=cpus,
+            gpus=int(on_gpu),
+        ),
         queue=queue,
         scheduler=name,
         at_once=asked["array_limit"] or jobs.at_once,
         mail=asked["mail"],
         mailer=jobs.mail if name != "local" else "sendmail",
+        pace=words,
+        turns_pace=turns,
         refused=tuple(looked.refused),
+        notes=tuple(notes),
     )
+
+
+def workers_on(plan: Plan, cpus: int, memory_mb: int | None) -> int:
+    """How many workers a task on CPUs has: as many as cores and memory allow."""
+    memory = memory_mb << 20 if memory_mb else cpus * BYTES_PER_CPU
+    return max(1, min(cpus // (plan.options["threads"] or 1), (memory - BASE_BYTES) // worker_bytes(plan)))
+
+
+def worker_bytes(plan: Plan) -> int:
+    """Memory of a worker with its model, carefully."""
+    return WORKER_OVERHEAD_BYTES + 2 * (plan.model.bytes if plan.model else 0)
+
+
+def paces(site: Site, plan: Plan, cpus: int, *, on_gpu: bool, place: str) -> tuple[Pace, Pace | None]:
+    """How fast the words are, and the turns where speakers are told apart."""
+    tables = [speeds.read(path) for path in (site.speeds_file(), site.speeds) if path]
+    device = "cuda" if on_gpu else "cpu"
+    batch_size = int(plan.options["batch_size"])
+    words = speeds.Work(plan.engine, plan.model.name if plan.model else "", device, cpus, batch_size=batch_size)
+    bytes_ = plan.model.bytes if plan.model else 0
+    if plan.diarizer is None:
+        return speeds.estimate(words, tables, place, bytes_), None
+    spec = engines.spec(plan.diarizer.engine)
+    own = device if device in spec.devices else "cpu"
+    model = plan.diarizer.model
+    turns = speeds.Work(spec.name, model.name if model else "", own, cpus)
+    return (
+        speeds.estimate(words, tables, place, bytes_),
+        speeds.estimate(turns, tables, place, model.bytes if model else 0),
+    )
+
+
+def memory_for(plan: Plan, words: Pace, turns: Pace | None, workers: int) -> int:
+    """MB to ask for: what was measured, or what a worker may take by the size of its model, and a margin."""
+    need = float(words.memory_bytes)
+    if words.source != speeds.MEASURED:
+        need = workers * worker_bytes(plan) + BASE_BYTES
+    if turns:
+        need += turns.memory_bytes
+    steps = math.ceil(MEMORY_MARGIN * need / (MEMORY_STEP_MB << 20))
+    return steps * MEMORY_STEP_MB
+
+
+def minutes_for(seconds: float, source: str) -> int:
+    """The time limit for what is estimated to take so long."""
+    factor, more = MARGINS[source]
+    return math.ceil(factor * seconds / 60) + more
+
+
+def _limit_s(limit: int | None, source: str) -> float | None:
+    """How long a task may be estimated to be, so that its time limit is no more than so many minutes."""
+    if limit is None:
+        return None
+    factor, more = MARGINS[source]
+    return max(60.0, (limit - more) * 60 / factor)
 
 
 def wants_gpu(plan: Plan, jobs: JobSettings) -> bool:
@@ -99,6 +191,70 @@ def megabytes(text: str) -> int:
     return max(1, round(int(found[1]) * factor))
 
 
-def table(batch: Batch) -> str:
+def table(made: Batch) -> str:
     """The plan for people: tasks, sound, what is asked for and why."""
-    return ""
+    ask, pace = made.resources, made.pace
+    costs = Costs(pace, made.turns_pace) if pace else None
+    times = [packing.task_s(task, made.items, costs) for task in made.tasks] if costs else []
+    sound = sum(packing.length_ms(item) for item in made.items) / 1000
+    cut = len({piece.item for task in made.tasks for piece in task if piece.kind != WHOLE})
+    lines = [
+        f"recordings  {len(made.items)}, {duration(sound)} of sound" + (f"; {cut} cut into parts" if cut else ""),
+        f"tasks       {len(made.tasks)}" + (f", {made.at_once} at a time" if made.at_once else ""),
+    ]
+    if pace and times:
+        lines += [
+            f"speed       {pace.speed:.3g} times real time: {pace.why}",
+            *([f"speakers    {made.turns_pace.speed:.3g}: {made.turns_pace.why}"] if made.turns_pace else []),
+            f"estimate    {duration(min(times))} to {duration(max(times))} each, {duration(pace.load_s)} of it to load",
+        ]
+        factor, more = MARGINS[pace.source]
+        reason = (
+            f"{factor:g} times the longest and {more} min"
+            if ask.minutes == minutes_for(max(times), pace.source)
+            else "as asked for"
+        )
+        lines.append(f"time limit  {clock(60 * ask.minutes)} each: {reason}")
+    workers = made.plan.options["workers"]
+    lines.append(f"memory      {ask.memory_mb} MB each: {workers} {'worker' if workers == 1 else 'workers'}")
+    lines.append(f"cores       {ask.cpus} each" + (f", {ask.gpus} GPU" if ask.gpus else ""))
+    lines.append(f"where       {_where(made)}")
+    lines += [f"note        {note}" for note in made.notes]
+    lines += ["", f"{'task':>6}  {'recordings':>10}  {'sound':>10}  {'estimate':>10}"]
+    for number, task in enumerate(made.tasks[:SHOWN]):
+        sound = sum(packing.piece_ms(piece, made.items) for piece in task if piece.kind != TURNS) / 1000
+        seconds = duration(times[number]) if times else ""
+        lines.append(f"{number:>6}  {_number(task):>10}  {duration(sound):>10}  {seconds:>10}")
+    if len(made.tasks) > SHOWN:
+        lines.append(f"   ... and {len(made.tasks) - SHOWN} more, each shorter")
+    return "\n".join(lines)
+
+
+SHOWN = 20
+"""Tasks that the table shows."""
+
+
+def _number(task: Sequence[Piece]) -> str:
+    """How many recordings and parts a task has."""
+    parts = sum(piece.kind != WHOLE for piece in task)
+    return f"{len(task) - parts}" + (f"+{parts} parts" if parts else "")
+
+
+def _where(made: Batch) -> str:
+    """The scheduler and what it is told of the queue."""
+    queue = made.queue
+    told = {"partition": queue.partition, "account": queue.account, "QOS": queue.qos, "constraint": queue.constraint}
+    return ", ".join([made.scheduler, *(f"{name} {value}" for name, value in told.items() if value)])
+
+
+def duration(seconds: float) -> str:
+    """For people: 45 s, 12.5 min, 3.2 h."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+def clock(seconds: float) -> str:
+    """A time limit: 1:30:00, 2-12:00:00."""
+    days, rest = divmod(round(seconds), 86_400)
+    return (f"{days}-" if days else "") + f"{rest // 3600}:{rest // 60 % 60:02}:{rest % 60:02}"

@@ -168,7 +168,8 @@ def here(plan: Plan, recordings: int) -> Plan:
             looked_at=str(plan.model.path),
             do="the store must be on a file system that the compute nodes see",
         )
-    workers, threads = share_out(plan.spec, plan.model, plan.options, machine.this(), max(1, recordings))
+    wanted = {**plan.options, "workers": min(plan.options["workers"] or 1, max(1, recordings))}
+    workers, threads = share_out(plan.spec, plan.model, wanted, machine.this(), max(1, recordings))
     scratch = plan.options["scratch"]
     if scratch:
         scratch = os.path.expandvars(scratch)

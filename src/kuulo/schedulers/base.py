@@ -125,7 +125,7 @@ class Scheduler(Protocol):
         """Submit it; the submission's id."""
 
     def would_start(self, array: Array, script: str) -> str:
-        """When it would start, in the scheduler's words; nothing is submitted."""
+        """When it would start, in the scheduler's words; nothing is submitted. The script is in the folder."""
 
     def limits(self, queue: Queue) -> Limits:
         """What may be asked for there."""
