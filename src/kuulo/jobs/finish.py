@@ -68,7 +68,6 @@ def _goes_on(
         return False
     memory = f" with {resources.memory_mb} MB of memory" if more.more_memory else ""
     _say(f"{more.why}: going on in round {made.number}{memory}")
-    _claim(batch, job, made)
     if batch.mail and batch.mailer == "scheduler":
         _quiet(batch, rounds[-1])
     return True
@@ -80,14 +79,6 @@ def _quiet(batch: Batch, round_: Round) -> None:
         schedulers.of(batch.scheduler).quiet([round_.finish])
     except CannotRun as error:
         _say(f"a mail too many may come: {error.what}")
-
-
-def _claim(batch: Batch, job: Folder, made: Round) -> None:
-    claim = claims.make(job.name, job.path, batch.scheduler, [str(i.stem) for i in batch.items], batch.plan.key)
-    try:
-        claims.write(Path(batch.plan.options["output"]), dataclasses.replace(claim, ids=made.ids))
-    except OSError as error:
-        _say(f"the output folder cannot be written to: {error.strerror}")
 
 
 def conclude(job: Folder, batch: Batch, items: Sequence[ItemState], tasks: Sequence[TaskState]) -> int:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kuulo import engines, schedulers, speeds
+from kuulo import engines, machine, schedulers, speeds
 from kuulo.errors import UsageError
 from kuulo.jobs import packing
 from kuulo.jobs.batch import TURNS, WHOLE, Batch, Pace, Piece
@@ -42,7 +42,7 @@ def batch(site: Site, jobs: JobSettings, plan: Plan, looked: Looked, asked: Mapp
     place = (jobs.gpu or Place(Queue(gres="gpu"))) if on_gpu else jobs.cpu
     queue = queue_of(place.queue, asked)
     limits = scheduler.limits(queue)
-    cpus = asked["cpus"] or place.cpus
+    cpus = asked["cpus"] or (machine.cores() if name == "local" else place.cpus)
     memory_mb = megabytes(asked["mem"]) if asked["mem"] else None
     workers = plan.options["workers"] or (1 if on_gpu else workers_on(plan, cpus, memory_mb))
     words, turns = paces(site, plan, cpus, on_gpu=on_gpu, place=queue.partition or name)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kuulo import atomic, schedulers
+from kuulo import atomic, naming, schedulers
 from kuulo.errors import CannotRun, KuuloError
 from kuulo.jobs import claims, plan_file
 from kuulo.jobs.batch import Batch
@@ -58,12 +58,10 @@ def _kuulo() -> tuple[str, ...]:
 def new(folder: Folder, batch: Batch) -> Round:
     """Write a job's plan, claim its results and submit its first round. Raises KuuloError; nothing is queued or left
     behind then."""
-    output = Path(batch.plan.options["output"])
-    claim = claims.make(folder.name, folder.path, batch.scheduler, [str(i.stem) for i in batch.items], batch.plan.key)
     try:
         plan_file.write(folder.path, batch)
-        round_ = _first(folder, batch)
-        claims.write(output, dataclasses.replace(claim, ids=round_.ids))
+        round_ = _submit(folder, batch, Round(1, tuple(range(len(batch.tasks))), batch.resources))
+        _claim(folder, batch, round_)
     except OSError as error:
         shutil.rmtree(folder.path, ignore_errors=True)
         raise CannotRun(f"the job cannot be written down: {error.strerror}", looked_at=str(folder.path)) from error
@@ -73,15 +71,27 @@ def new(folder: Folder, batch: Batch) -> Round:
     return round_
 
 
-def _first(folder: Folder, batch: Batch) -> Round:
-    return _submit(folder, batch, Round(1, tuple(range(len(batch.tasks))), batch.resources))
-
-
 def again(folder: Folder, tasks: Sequence[int], resources: Resources, why: str, asked_by: str) -> Round:
     """Submit the next round: these tasks once more, with these resources. Raises KuuloError; nothing is queued then."""
     batch = plan_file.read(folder.path)
     number = max((r.number for r in folder.rounds()), default=0) + 1
-    return _submit(folder, batch, Round(number, tuple(tasks), resources, why=why, asked_by=asked_by))
+    round_ = _submit(folder, batch, Round(number, tuple(tasks), resources, why=why, asked_by=asked_by))
+    _claim(folder, batch, round_)
+    return round_
+
+
+def _claim(folder: Folder, batch: Batch, round_: Round) -> None:
+    """Raises CannotRun."""
+    stems = [str(item.stem) for item in batch.items]
+    claim = claims.make(folder.name, folder.path, batch.scheduler, stems, batch.plan.key)
+    try:
+        claims.write(Path(batch.plan.options["output"]), dataclasses.replace(claim, ids=round_.ids))
+    except OSError as error:
+        schedulers.of(batch.scheduler).cancel(round_.ids)
+        raise CannotRun(
+            f"the output folder cannot be written to: {error.strerror}",
+            looked_at=naming.shown(batch.plan.options["output"]),
+        ) from error
 
 
 def _submit(folder: Folder, batch: Batch, round_: Round) -> Round:

@@ -1,0 +1,220 @@
+"""How a job goes, for people: what the scheduler says and what the job's folder says, as one. The core is pure."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from kuulo import naming, report, schedulers
+from kuulo.errors import CannotRun
+from kuulo.jobs import account, packing, plan_file
+from kuulo.jobs.account import ItemState
+from kuulo.jobs.batch import TURNS, Batch
+from kuulo.jobs.folder import IN_WORK, LEFT, Folder, Round, TaskState, tasks_of
+from kuulo.schedulers.base import CANCELLED, RUNNING, WAITING, State
+
+FINISHING, LOST, DAMAGED = "finishing", "stopped", "damaged"
+"""States of a job beside the scheduler's: its tasks have ended and are being counted; nothing of it is queued any more
+and nobody has counted; its folder cannot be read."""
+
+OVER = frozenset({report.DONE, report.FAILED, CANCELLED, LOST, DAMAGED})
+"""States in which nothing more happens by itself."""
+
+JOINING = "being joined"
+
+
+@dataclass(frozen=True)
+class FileState:
+    """A recording. `state`: done, skipped, failed, in work, left, or being joined."""
+
+    source: str
+    state: str
+    length_ms: int
+    done_ms: int
+    why: str = ""
+    do: str | None = None
+    outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TaskLine:
+    """A task: what the scheduler says of it, and where it runs."""
+
+    number: int
+    state: str
+    reason: str
+    node: str
+    pieces: int
+    done: int
+    lives: int
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A job. `reason` is a plain sentence, empty when there is nothing to say. Times as POSIX seconds; `left_s` is an
+    estimate of how long it will run, None where there is nothing to tell it from."""
+
+    name: str
+    folder: str
+    state: str
+    reason: str
+    submitted: str
+    scheduler: str
+    ids: tuple[str, ...]
+    files: tuple[FileState, ...] = ()
+    tasks: tuple[TaskLine, ...] = ()
+    audio_ms: int = 0
+    done_ms: int = 0
+    starts_at: float | None = None
+    ends_by: float | None = None
+    left_s: float | None = None
+    output: str = ""
+    notes: tuple[str, ...] = field(default=())
+
+    def count(self, *states: str) -> int:
+        return sum(file.state in states for file in self.files)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema": 1, **asdict(self)}
+
+
+def look(job: Folder) -> Overview:
+    """How a job goes. What cannot be read or asked is said in it, and is no error."""
+    try:
+        batch, rounds, said = plan_file.read(job.path), job.rounds(), job.report()
+        tasks = tasks_of(job, [len(task) for task in batch.tasks])
+    except (CannotRun, KeyError, TypeError, ValueError) as error:
+        why = error.what if isinstance(error, CannotRun) else f"its folder is damaged: {error}"
+        return Overview(job.name, naming.shown(job.path), DAMAGED, why, "", "", ())
+    states: Mapping[tuple[str, int | None], State] = {}
+    silent = ""
+    if said is None or any(not r.finish for r in rounds):
+        try:
+            states = schedulers.of(batch.scheduler).states([id_ for r in rounds for id_ in r.ids])
+        except CannotRun as error:
+            silent = f"{batch.scheduler} does not answer: {error.what}"
+    return overview(job, batch, rounds, tasks, states, said, silent, time.time())
+
+
+def overview(
+    job: Folder,
+    batch: Batch,
+    rounds: Sequence[Round],
+    tasks: Sequence[TaskState],
+    states: Mapping[tuple[str, int | None], State],
+    said: Mapping[str, Any] | None,
+    silent: str,
+    now: float,
+) -> Overview:
+    """The pure core. `states`: the scheduler's; `said`: the job's report, once it is over; `silent`: why the scheduler
+    says nothing."""
+    known: dict[int, State] = {}
+    for round_ in rounds:
+        known.update({n: states[round_.array, n] for n in round_.tasks if (round_.array, n) in states})
+    items = account.items(batch, tasks, known)
+    files = _reported(batch, said) if said else tuple(_file(batch, item, known) for item in items)
+    state, reason = _state(rounds, known, states, said, tasks, silent)
+    audio = sum(packing.length_ms(item) for item in batch.items)
+    done = audio if said else sum(min(f.done_ms, f.length_ms) for f in files)
+    return Overview(
+        name=job.name,
+        folder=naming.shown(job.path),
+        state=state,
+        reason=reason,
+        submitted=rounds[0].submitted if rounds else "",
+        scheduler=batch.scheduler,
+        ids=tuple(id_ for r in rounds for id_ in r.ids),
+        files=files,
+        tasks=tuple(_task(task, known.get(task.number), state in OVER) for task in tasks),
+        audio_ms=audio,
+        done_ms=done,
+        starts_at=min((s.starts_at for s in known.values() if s.state == WAITING and s.starts_at), default=None),
+        ends_by=max((s.ends_by for s in known.values() if s.state == RUNNING and s.ends_by), default=None),
+        left_s=_left_s(tasks, audio, done, now) if state == RUNNING else None,
+        output=naming.shown(batch.plan.options["output"]),
+        notes=tuple(f"round {r.number}: {r.why}" for r in rounds if r.why),
+    )
+
+
+def _state(
+    rounds: Sequence[Round],
+    known: Mapping[int, State],
+    states: Mapping[tuple[str, int | None], State],
+    said: Mapping[str, Any] | None,
+    tasks: Sequence[TaskState],
+    silent: str,
+) -> tuple[str, str]:
+    """The job's state, and the reason."""
+    of_tasks = Counter(state.state for state in known.values())
+    if of_tasks[RUNNING]:
+        return RUNNING, silent
+    if of_tasks[WAITING]:
+        return WAITING, next(s.reason for s in known.values() if s.state == WAITING)
+    if said is not None:
+        failed = said["counts"]["failed"]
+        return (report.FAILED, f"{failed} failed") if failed else (report.DONE, "")
+    if silent:
+        return (RUNNING if any(_seems_alive(task) for task in tasks) else "unknown"), silent
+    last = rounds[-1] if rounds else None
+    finish = states.get((last.finish, None)) if last else None
+    if finish and finish.state in (WAITING, RUNNING):
+        return FINISHING, finish.reason
+    if (finish and finish.state == CANCELLED) or of_tasks[CANCELLED]:
+        return CANCELLED, "what is done stays; kuulo jobs retry goes on"
+    return LOST, "nothing of it is queued any more; kuulo jobs retry goes on"
+
+
+def _seems_alive(task: TaskState) -> bool:
+    return bool(task.lives) and task.finished is None
+
+
+def _file(batch: Batch, item: ItemState, known: Mapping[int, State]) -> FileState:
+    """A recording of a job that is not over."""
+    recording = batch.items[item.item]
+    length = packing.length_ms(recording)
+    state = item.state
+    if state == report.DONE and item.is_cut:
+        state = JOINING
+    if state == IN_WORK and item.why:  # its task is no more
+        state = LEFT
+    heard = 0
+    for (task, number), piece in zip(item.where, item.pieces, strict=True):
+        made = batch.tasks[task][number]
+        if made.kind == TURNS:
+            continue
+        whole = packing.piece_ms(made, batch.items)
+        heard += whole if piece.state in (report.DONE, report.SKIPPED) else min(piece.done_ms, whole)
+    outputs = tuple(item.pieces[0].fields.get("outputs", ())) if not item.is_cut else ()
+    return FileState(naming.shown(recording.path), state, length, heard, item.why, item.do, outputs)
+
+
+def _reported(batch: Batch, said: Mapping[str, Any]) -> tuple[FileState, ...]:
+    """The recordings of a job that is over, as its report has them."""
+    lengths = {naming.shown(item.path): packing.length_ms(item) for item in batch.items}
+    found = []
+    for file in said["files"]:
+        length = file.get("audio_ms") or lengths.get(file["source"], 0)
+        done = length if file["state"] in (report.DONE, report.SKIPPED) else 0
+        outputs = tuple(file.get("outputs", ()))
+        found.append(
+            FileState(file["source"], file["state"], length, done, file.get("why", ""), file.get("do"), outputs)
+        )
+    return tuple(found)
+
+
+def _task(task: TaskState, state: State | None, over: bool) -> TaskLine:
+    said = state.state if state else ("" if over or not task.lives else "ended" if task.finished else "running")
+    done = sum(piece.state in (report.DONE, report.SKIPPED) for piece in task.pieces)
+    node = (state.node if state else "") or task.host
+    return TaskLine(task.number, said, state.reason if state else "", node, len(task.pieces), done, task.lives)
+
+
+def _left_s(tasks: Sequence[TaskState], audio_ms: int, done_ms: int, now: float) -> float | None:
+    """How long it will take at the pace so far."""
+    began = min((task.started for task in tasks if task.started), default=None)
+    if began is None or done_ms <= 0 or now <= began:
+        return None
+    return (audio_ms - done_ms) * (now - began) / done_ms

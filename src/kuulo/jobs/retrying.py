@@ -1,0 +1,48 @@
+"""Once more, when somebody asks: what failed or is left of a job."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from kuulo import report
+from kuulo.errors import KuuloError, UsageError
+from kuulo.jobs import claims, overview, plan_file, planning, submission
+from kuulo.jobs.folder import REPORT, Folder, Round, tasks_of
+
+
+def retry(job: Folder, time: str | None, memory: str | None) -> Round:
+    """Submit the tasks that have something to do, with other limits where these are given. Raises UsageError while the
+    job runs, and when nothing is left to do."""
+    state = overview.look(job).state
+    if state not in overview.OVER:
+        raise UsageError(f"job {job.name} is not over: {state}", do=f"kuulo jobs wait {job.name}")
+    batch = plan_file.read(job.path)
+    rounds = job.rounds()
+    tasks = [
+        task.number
+        for task in tasks_of(job, [len(pieces) for pieces in batch.tasks])
+        if any(piece.state not in (report.DONE, report.SKIPPED) for piece in task.pieces)
+    ]
+    said = job.report()
+    unjoined = said is not None and said["counts"]["failed"] > len(batch.refused)
+    if not tasks and said is not None and not unjoined:
+        raise UsageError(f"nothing of job {job.name} is left to do", do=f"kuulo jobs show {job.name}")
+    if not tasks:  # the parts are there, and could not be joined, or nobody has counted: any task will do
+        tasks = [0]
+    resources = rounds[-1].resources if rounds else batch.resources
+    resources = dataclasses.replace(
+        resources,
+        minutes=planning.minutes(time) if time else resources.minutes,
+        memory_mb=planning.megabytes(memory) if memory else resources.memory_mb,
+    )
+    report_, kept = job.path / REPORT, job.path / f"report-{len(rounds)}.json"
+    with claims.submitting(Path(batch.plan.options["output"])):
+        if said is not None:
+            report_.rename(kept)
+        try:
+            return submission.again(job, tasks, resources, "asked for", "retry")
+        except KuuloError:
+            if said is not None:
+                kept.rename(report_)
+            raise
