@@ -8,6 +8,7 @@ kept when the part has ended, with the event `end`, until all parts are joined. 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -106,7 +107,8 @@ class Journal:
     def close(self) -> None:
         """Keep what was written, unless nobody could go on from it."""
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # what could not be written was said when it was to be written
+                self._file.close()
             self._file = None
             if not self._is_of_use:
                 self.path.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,18 +105,11 @@ def estimate(work: Work, tables: Sequence[Table], place: str, model_bytes: int) 
     return published(work, model_bytes)
 
 
-def together(words: Pace, turns: Pace) -> Pace:
-    """One task that does both, on the same cores."""
-    speed = 1 / (1 / words.speed + 1 / turns.speed)
-    source = min((words.source, turns.source), key=(GUESS, PUBLISHED, MEASURED).index)
-    return Pace(
-        speed=speed,
-        load_s=max(words.load_s, turns.load_s),
-        file_s=words.file_s + turns.file_s,
-        memory_bytes=words.memory_bytes + turns.memory_bytes,
-        source=source,
-        why=f"{words.why}; speakers: {turns.why}",
-    )
+def without(both: Pace, turns: Pace) -> Pace:
+    """The words alone, of a task that was measured with both on the same cores: with the turns it is as measured."""
+    left = 1 / both.speed - 1 / turns.speed
+    memory = max(both.memory_bytes - turns.memory_bytes, both.memory_bytes // 2)
+    return replace(both, speed=1 / left if left > 0 else 2 * both.speed, memory_bytes=memory)
 
 
 def _is_alike(one: Work, other: Work) -> bool:

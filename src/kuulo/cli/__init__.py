@@ -14,6 +14,7 @@ from kuulo.errors import EXIT_INTERRUPTED, EXIT_USAGE, KuuloError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "as": ("kuulo.cli.as_program:as_program", "Another program's command line, unchanged: whisper, whisperx, ..."),
+    "calibrate": ("kuulo.cli.calibrate:calibrate", "Measure how fast engines and models are on a kind of node."),
     "diarize": ("kuulo.cli.diarize:diarize", "Who speaks when, without the words."),
     "engines": ("kuulo.cli.engines:engines", "Engines: list, install, check, remove, and their environments."),
     "evaluate": ("kuulo.cli.evaluate:evaluate", "How far transcripts are from references: WER, CER, DER and others."),
@@ -32,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "kuulo.cli.translate_command:translate_command",
         "Another program's command line in Kuulo's grammar.",
     ),
+    "usage": ("kuulo.cli.usage:usage", "What your jobs took, and how much of what they asked for."),
 }
 """Name -> where the command is, and its line in the help."""
 

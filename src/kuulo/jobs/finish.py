@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from kuulo import atomic, naming, report, schedulers
+from kuulo import atomic, naming, report, schedulers, site, speeds
 from kuulo.errors import EXIT_OK, EXIT_SOME_FAILED, CannotRun, KuuloError
-from kuulo.jobs import account, claims, join, mail, plan_file, submission
+from kuulo.jobs import account, claims, join, mail, measuring, plan_file, submission
 from kuulo.jobs.account import ItemState
 from kuulo.jobs.batch import Batch
-from kuulo.jobs.folder import REPORT, Folder, Round, TaskState, tasks_of
+from kuulo.jobs.folder import REPORT, Folder, Round, TaskState, now, tasks_of
 from kuulo.report import Outcome, Report
 from kuulo.schedulers.base import RUNNING, WAITING, State
 
@@ -95,6 +95,7 @@ def conclude(job: Folder, batch: Batch, items: Sequence[ItemState], tasks: Seque
         if item.is_cut and outcome.state in (report.DONE, report.SKIPPED):
             _forget(batch, item.item)
     claims.withdraw(output, job.name)
+    _remember(batch, tasks)
     _say(summary(whole))
     for outcome in outcomes:
         if outcome.state == report.FAILED:
@@ -151,6 +152,18 @@ def _forget(batch: Batch, item: int) -> None:
         join.forget(batch, item)
     except OSError as error:
         _say(f"what its parts left behind stays: {error.strerror}")
+
+
+def _remember(batch: Batch, tasks: Sequence[TaskState]) -> None:
+    """The next job is planned with what this one took."""
+    made = measuring.observations(batch, tasks, now())
+    if not made:
+        return
+    path = site.load().speeds_file()
+    try:
+        speeds.write(path, speeds.read(path).with_(made))
+    except (CannotRun, OSError) as error:
+        _say(f"what was measured is not kept: {error}")
 
 
 def _say(text: str) -> None:

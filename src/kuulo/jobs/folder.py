@@ -66,7 +66,8 @@ class PieceState:
 @dataclass
 class TaskState:
     """What a task says of itself. Times as POSIX seconds. `lives`: how often it was started; `finished`: the event with
-    which its last life ended in good order, None while it runs or when it was killed."""
+    which its last life ended in good order, None while it runs or when it was killed. `starts` and `ends`: those events
+    of all its lives."""
 
     number: int
     pieces: list[PieceState]
@@ -78,6 +79,7 @@ class TaskState:
     heard_of: float | None = None
     ready: Mapping[str, Any] = field(default_factory=dict)
     finished: Mapping[str, Any] | None = None
+    starts: list[Mapping[str, Any]] = field(default_factory=list)
     ends: list[Mapping[str, Any]] = field(default_factory=list)
 
 
@@ -139,6 +141,7 @@ def _take(task: TaskState, event: Mapping[str, Any]) -> None:
     task.heard_of = event["at"]
     if kind == "starts":
         task.lives, task.round = task.lives + 1, event["round"]
+        task.starts.append(event)
         task.host, task.id, task.started, task.finished = event["host"], event["id"], event["at"], None
         for piece in task.pieces:
             if piece.state == IN_WORK:  # its task was killed

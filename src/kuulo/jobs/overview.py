@@ -118,7 +118,7 @@ def overview(
     files = _reported(batch, said) if said else tuple(_file(batch, item, known) for item in items)
     state, reason = _state(rounds, known, states, said, tasks, silent)
     audio = sum(packing.length_ms(item) for item in batch.items)
-    done = audio if said else sum(min(f.done_ms, f.length_ms) for f in files)
+    done = sum(min(f.done_ms, f.length_ms) for f in files)
     return Overview(
         name=job.name,
         folder=naming.shown(job.path),

@@ -29,6 +29,7 @@ BYTES_PER_CPU = 4 << 30
 
 MEMORY_MARGIN = 1.2
 MEMORY_STEP_MB = 256
+LEAST_MB = 1024
 BASE_BYTES = 300_000_000
 """Memory of a task beside its workers: decoding, and what is waiting."""
 
@@ -106,11 +107,12 @@ def paces(site: Site, plan: Plan, cpus: int, *, on_gpu: bool, place: str) -> tup
     spec = engines.spec(plan.diarizer.engine)
     own = device if device in spec.devices else "cpu"
     model = plan.diarizer.model
-    turns = speeds.Work(spec.name, model.name if model else "", own, cpus)
-    return (
-        speeds.estimate(words, tables, place, bytes_),
-        speeds.estimate(turns, tables, place, model.bytes if model else 0),
-    )
+    alone = speeds.Work(spec.name, model.name if model else "", own, cpus)
+    turns = speeds.estimate(alone, tables, place, model.bytes if model else 0)
+    both = speeds.estimate(dataclasses.replace(words, diarizer=spec.name), tables, place, bytes_)
+    if both.source == speeds.MEASURED:
+        return speeds.without(both, turns), turns
+    return speeds.estimate(words, tables, place, bytes_), turns
 
 
 def memory_for(plan: Plan, words: Pace, turns: Pace | None, workers: int) -> int:
@@ -121,7 +123,7 @@ def memory_for(plan: Plan, words: Pace, turns: Pace | None, workers: int) -> int
     if turns:
         need += turns.memory_bytes
     steps = math.ceil(MEMORY_MARGIN * need / (MEMORY_STEP_MB << 20))
-    return steps * MEMORY_STEP_MB
+    return max(LEAST_MB, steps * MEMORY_STEP_MB)
 
 
 def minutes_for(seconds: float, source: str) -> int:
@@ -157,10 +159,10 @@ def queue_of(queue: Queue, asked: Mapping[str, Any]) -> Queue:
             raise UsageError(f"--slurm {text!r} is not KEY=VALUE", do="for example --slurm exclude=node17")
         extra[key] = value if equals else ""
     return Queue(
-        partition=asked["partition"] or queue.partition,
-        account=asked["account"] or queue.account,
-        qos=asked["qos"] or queue.qos,
-        constraint=queue.constraint,
+        partition=asked["partition"] or extra.pop("partition", None) or queue.partition,
+        account=asked["account"] or extra.pop("account", None) or queue.account,
+        qos=asked["qos"] or extra.pop("qos", None) or queue.qos,
+        constraint=extra.pop("constraint", None) or queue.constraint,
         gres=queue.gres,
         extra=tuple(sorted(extra.items())),
     )

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from kuulo import audio, machine, naming, report
+from kuulo import audio, machine, naming, report, speeds
 from kuulo.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, CannotRun, KuuloError
 from kuulo.jobs import plan_file
 from kuulo.jobs.batch import WHOLE, WORDS, Batch, Item, Piece
@@ -108,7 +108,7 @@ class _Task:
             workers=plan.workers,
             threads=plan.threads,
             cores=machine.cores(),
-            gpus=machine.gpus(),
+            processor=speeds.gpu() if done and str(done.device).startswith("cuda") else speeds.node(),
             memory_bytes=machine.memory_bytes(),
         )
 
@@ -133,6 +133,8 @@ class _Task:
             round=self._round,
             elapsed_ms=round((time.monotonic() - self._began) * 1000),
             load_ms=done.load_ms if done else None,
+            cores=machine.cores(),
+            gpus=machine.gpus(),
             audio_ms=done.audio_ms if done else 0,
             device=done.device if done else None,
             compute_type=done.compute_type if done else None,
