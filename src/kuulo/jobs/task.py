@@ -108,7 +108,7 @@ class _Task:
             workers=plan.workers,
             threads=plan.threads,
             cores=machine.cores(),
-            processor=speeds.gpu() if done and str(done.device).startswith("cuda") else speeds.node(),
+            gpus=machine.gpus(),
             memory_bytes=machine.memory_bytes(),
         )
 
@@ -134,7 +134,7 @@ class _Task:
             elapsed_ms=round((time.monotonic() - self._began) * 1000),
             load_ms=done.load_ms if done else None,
             cores=machine.cores(),
-            gpus=machine.gpus(),
+            processor=speeds.gpu() if done and str(done.device).startswith("cuda") else speeds.node(),
             audio_ms=done.audio_ms if done else 0,
             device=done.device if done else None,
             compute_type=done.compute_type if done else None,
