@@ -126,6 +126,8 @@ VARIABLES = {
     "HF_ENDPOINT": "A mirror of the Hugging Face hub, for `kuulo models pull`.",
     "HF_TOKEN": "Your token for gated models, for `kuulo models pull`. It is sent to the hub alone, or to its mirror.",
     "HTTPS_PROXY": "A proxy, for `kuulo models pull`.",
+    "KUULO_JOBS": "Where the folders of jobs are, instead of ~/.local/state/kuulo/jobs.",
+    "KUULO_LOCAL_AT_ONCE": "How many tasks of jobs run at a time on a machine without a cluster; 1.",
     "KUULO_OPENAI_URL": "A mirror of OpenAI's server of `.pt` files, for `kuulo models pull`.",
     "KUULO_SITE": "The site's file, instead of /etc/kuulo/site.toml. It is an error when it is not there.",
     "KUULO_ENVIRONMENTS": (
@@ -134,7 +136,10 @@ VARIABLES = {
     "KUULO_WHISPER_DIARIZATION": "Where the clone of whisper-diarization is, for the engine of that name.",
     "KUULO_STORE": "Model stores instead of the user's own, separated by `:`; the last is the one that is written to.",
     "NO_COLOR": "No colours.",
-    "SLURM_CPUS_PER_TASK": "The cores that a Slurm job has; no more are used.",
+    "SLURM_CPUS_PER_TASK": (
+        "The cores that a Slurm job has; no more are used. SLURM_CPUS_ON_NODE, SLURM_MEM_PER_NODE, "
+        "SLURM_MEM_PER_CPU and SLURM_JOB_GPUS are heeded likewise."
+    ),
     "TMPDIR": "The system's temporary folder, where scratch is made without `--scratch`.",
 }
 """Variables that Kuulo or its libraries read and that are no option's."""

@@ -161,7 +161,7 @@ def _state(
     last = rounds[-1] if rounds else None
     finish = states.get((last.finish, None)) if last else None
     if finish and finish.state in (WAITING, RUNNING):
-        return FINISHING, finish.reason
+        return FINISHING, "what was heard is joined and counted"
     if (finish and finish.state == CANCELLED) or of_tasks[CANCELLED]:
         return CANCELLED, "what is done stays; kuulo jobs retry goes on"
     return LOST, "nothing of it is queued any more; kuulo jobs retry goes on"
@@ -208,7 +208,7 @@ def _reported(batch: Batch, said: Mapping[str, Any]) -> tuple[FileState, ...]:
 def _task(task: TaskState, state: State | None, over: bool) -> TaskLine:
     said = state.state if state else ("" if over or not task.lives else "ended" if task.finished else "running")
     done = sum(piece.state in (report.DONE, report.SKIPPED) for piece in task.pieces)
-    node = (state.node if state else "") or task.host
+    node = (state.node if state else "") or (task.starts[-1].get("node") if task.starts else "") or task.host
     return TaskLine(task.number, said, state.reason if state else "", node, len(task.pieces), done, task.lives)
 
 
