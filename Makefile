@@ -27,6 +27,9 @@ dev_stamp := $(VENV)/.kuulo-dev-$(call digest,pyproject.toml $(dev_files) $(whee
 # An environment that outlives a clone must be pointed to the next one.
 link_stamp := $(VENV)/.kuulo-link-$(shell pwd | sha256sum | cut -c1-16)
 
+# For tests: a synthesiser, a tracer, and a Slurm of the tests' own, with accounts.
+system_packages := espeak-ng strace slurmctld slurmd slurm-client munge slurmdbd mariadb-server-core mariadb-client-core
+
 .PHONY: help demo test lint docs bench clean base dev
 
 help: ## this list
@@ -37,7 +40,7 @@ demo: base ## install Kuulo, transcribe the recording in examples/, say which fi
 	@echo; echo "Written to demo-output/:"; cd demo-output && find . -type f -name 'jfk*' | sed 's,^\./,  ,' | sort
 
 test: dev ## install what the tests need, then run them without a network
-	@tools/system_packages.sh espeak-ng strace || echo "Going on: tests that need them are skipped." >&2
+	@tools/system_packages.sh $(system_packages) || echo "Going on: tests that need them are skipped." >&2
 	@$(bin)/python tools/no_network.py $(bin)/python -m pytest -n 2 --dist loadfile $(PYTEST)
 
 lint: dev ## ruff and mypy

@@ -25,7 +25,7 @@ def kuulo_environment(kuulo_environment: dict[str, str], tmp_path: Path) -> Iter
     """With a queue of this test's own, of which nothing runs afterwards."""
     (tmp_path / "run").mkdir()
     yield {**kuulo_environment, "XDG_RUNTIME_DIR": str(tmp_path / "run"), "KUULO_JOBS": str(tmp_path / "jobs")}
-    for path in (tmp_path / "jobs").glob("*/local-*.json"):
+    for path in (tmp_path / "jobs").glob("*/logs/*.queue.json"):
         said = json.loads(path.read_bytes())
         for pid, _ in [said["server"], *(t["process"] for t in said["tasks"].values() if "process" in t)]:
             with contextlib.suppress(ProcessLookupError):
@@ -108,10 +108,10 @@ def test_the_queue_that_is_killed_is_told_of_and_the_job_goes_on(kuulo: Kuulo, t
     silence(tmp_path, "a.wav", seconds=1800)
     assert kuulo(*SUBMIT, "--engine-option", "wait_ms=150", "--no-cut").returncode == 0
     until(lambda: list((tmp_path / "out" / ".kuulo" / "partial").glob("*")))
-    for path in (tmp_path / "jobs" / "k1").glob("local-*.json"):
+    for path in (tmp_path / "jobs" / "k1" / "logs").glob("*.queue.json"):
         os.kill(json.loads(path.read_bytes())["server"][0], signal.SIGKILL)
     assert state(kuulo) == "running", "its task goes on"
-    task = json.loads((tmp_path / "jobs" / "k1" / "local-job-1.json").read_bytes())["tasks"]["0"]
+    task = json.loads((tmp_path / "jobs" / "k1" / "logs" / "job-1.queue.json").read_bytes())["tasks"]["0"]
     os.killpg(task["process"][0], signal.SIGKILL)
     until(lambda: state(kuulo) == "stopped")
     assert kuulo("jobs", "retry", "k1").returncode == 0

@@ -23,6 +23,7 @@ CLONE_NEWNET = 0x40000000
 IFF_UP = 0x1
 SIOCGIFFLAGS = 0x8913
 SIOCSIFFLAGS = 0x8914
+SIOCSIFADDR = 0x8916
 
 
 def main() -> NoReturn:
@@ -66,12 +67,15 @@ def unshare(flags: int) -> None:
 
 
 def raise_loopback() -> None:
-    """`ip link set lo up`, which needs no program this way."""
+    """`ip link set lo up` and `ip address add 127.0.0.2 dev lo`, which need no program this way. The second address is
+    for Slurm, which resolves names with AI_ADDRCONFIG: that finds nothing where 127.0.0.1 is the only address."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         request = struct.pack("16sh14x", b"lo", 0)
         answer = fcntl.ioctl(any_socket, SIOCGIFFLAGS, request)
         flags = struct.unpack("16sh14x", answer)[1] | IFF_UP
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags))
+        second = struct.pack("=H2x4s8x", socket.AF_INET, socket.inet_aton("127.0.0.2"))
+        fcntl.ioctl(any_socket, SIOCSIFADDR, struct.pack("16s16s", b"lo:1", second))
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def logs(job: str, number: int | None, engines: bool) -> int:
     from kuulo.errors import UsageError
 
     folder = _jobs().find(job)
-    paths = sorted((folder.path / "logs").glob("*"), key=lambda p: p.stat().st_mtime)
+    paths = sorted((folder.path / "logs").glob("*.txt"), key=lambda p: p.stat().st_mtime)
     if engines:
         paths += sorted((folder.path / "tasks").glob("*.log"))
     if number is not None:

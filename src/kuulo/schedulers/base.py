@@ -72,7 +72,8 @@ class Array:
 @dataclass(frozen=True)
 class State:
     """What the scheduler says of a task. `reason` is a plain sentence, empty when there is nothing to say; `native` is
-    the scheduler's own word. Times as POSIX seconds; `starts_at` is an estimate while it waits."""
+    the scheduler's own word. `exit_code` of what is DONE or FAILED: as a shell gives it, 128 and the number for a signal.
+    Times as POSIX seconds; `starts_at` is an estimate while it waits."""
 
     state: str
     reason: str = ""
@@ -95,7 +96,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a task took, as the scheduler's accounts have it. Times in seconds, memory in bytes; None: not known."""
+    """What one run of a task took, as the scheduler's accounts have it: a task that was queued again has one for each,
+    with the state WAITING for those after which it was. Times in seconds, memory in bytes; None: not known."""
 
     id: str
     task: int | None
@@ -116,13 +118,14 @@ class Scheduler(Protocol):
         """Whether its commands are on this machine. Calls none."""
 
     def script(self, array: Array) -> str:
-        """The text of the batch script. Pure. It can be submitted by hand from the array's folder."""
+        """The text of the batch script. Pure. It can be submitted by hand from the array's folder. Raises UsageError for
+        what it cannot be told."""
 
     def submit_command(self, array: Array, script: str) -> list[str]:
         """The exact command that submits the script of this file name in the array's folder. Pure."""
 
     def submit(self, array: Array, script: str) -> str:
-        """Submit it; the submission's id."""
+        """Submit it; the submission's id, which only this scheduler understands. Raises CannotRun."""
 
     def would_start(self, array: Array, script: str) -> str:
         """When it would start, in the scheduler's words; nothing is submitted. The script is in the folder."""

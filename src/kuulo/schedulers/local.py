@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import shlex
@@ -55,7 +56,7 @@ def is_here() -> bool:
 
 def script(array: Array) -> str:
     """A script that runs the tasks whose numbers it is given, or all, one after the other."""
-    lines = ["#!/bin/bash", f"# {array.name}: run the tasks with these numbers, or all. From the folder it is in."]
+    lines = ["#!/bin/bash", "# Runs the tasks whose numbers it is given, or all. From the folder that it is in."]
     if not array.tasks:
         return "\n".join([*lines, f"exec {shlex.join(array.command)}", ""])
     numbers = " ".join(map(str, array.tasks))
@@ -81,7 +82,7 @@ def submit_command(array: Array, script: str) -> list[str]:
 
 def submit(array: Array, script: str) -> str:
     """Start the process that runs the tasks, detached from this one. Raises CannotRun."""
-    path = array.folder / f"local-{Path(script).stem}.json"
+    path = _file(array.folder / "logs", Path(script).stem)
     said = {
         "script": script,
         "folder": str(array.folder),
@@ -109,6 +110,20 @@ def submit(array: Array, script: str) -> str:
             raise CannotRun("the queue did not start", looked_at=str(array.folder / "logs" / "queue.txt"))
         time.sleep(0.02)
     return str(path)
+
+
+def _file(folder: Path, name: str) -> Path:
+    """A fresh file for a submission of this name. Raises CannotRun."""
+    for number in itertools.count(1):
+        path = folder / f"{name}{f'-{number}' if number > 1 else ''}.queue.json"
+        try:
+            path.touch(exist_ok=False)
+            return path
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise CannotRun(f"the queue cannot be started: {error.strerror}", looked_at=str(folder)) from error
+    raise AssertionError
 
 
 def would_start(array: Array, script: str) -> str:
@@ -145,6 +160,7 @@ def _state(task: dict[str, Any], said: dict[str, Any], *, serves: bool, cancelle
     return State(
         state,
         reason,
+        native=state,
         node=said["host"],
         exit_code=task.get("code"),
         started_at=task.get("started"),
@@ -248,7 +264,9 @@ class Server:
         if again:
             task.update(state=WAITING, restarts=task.get("restarts", 0) + 1)
         else:
-            task.update(state=FAILED if process.returncode else DONE, code=process.returncode)
+            # As a shell gives it: 128 and the signal's number.
+            code = process.returncode if process.returncode >= 0 else 128 - process.returncode
+            task.update(state=FAILED if code else DONE, code=code)
         self._write()
         return again
 
