@@ -317,6 +317,8 @@ MEMORY = {"why": "the engine was killed, twice", "cause": "memory"}
         (states(state="left", finished={"code": 3, "why": "no model"}), State(FAILED), False, False),
         (states(state="left", finished={"code": 3, "cause": "memory"}), State(FAILED), True, True),
         (states(state="left"), State(OUT_OF_TIME), True, False),
+        (states(state="left", finished={"code": 130}), State(FAILED), True, False),
+        (states(state="left", finished={"code": 130}), State(CANCELLED), False, False),
         (states(state="left", lives=0), State(FAILED), False, False),
         (states(state="left"), None, True, False),
     ],

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kuulo import naming, report
+from kuulo.errors import EXIT_INTERRUPTED
 from kuulo.jobs.batch import Batch
 from kuulo.jobs.folder import IN_WORK, LEFT, PieceState, Round, TaskState
 from kuulo.report import Outcome
@@ -109,7 +110,7 @@ def again(
             continue
         if _lacked_memory(task, state):
             memory.append(number)
-        elif task.finished is None and task.lives and any(p.state in (LEFT, IN_WORK) for p in task.pieces):
+        elif _was_ended(task, state) and any(p.state in (LEFT, IN_WORK) for p in task.pieces):
             killed.append(number)
     if raised:
         memory = []
@@ -121,6 +122,14 @@ def again(
         if some
     )
     return Again(tuple(sorted([*memory, *killed])), why, bool(memory))
+
+
+def _was_ended(task: TaskState, state: State | None) -> bool:
+    """Whether a task that was begun was killed, or told to end by somebody else than who cancels (a site may take nodes
+    back so)."""
+    if task.finished is None:
+        return bool(task.lives)
+    return task.finished["code"] == EXIT_INTERRUPTED and state is not None and state.state != CANCELLED
 
 
 def _lacked_memory(task: TaskState, state: State | None) -> bool:

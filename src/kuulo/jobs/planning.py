@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -246,6 +247,9 @@ def _where(made: Batch) -> str:
     """The scheduler and what it is told of the queue."""
     queue = made.queue
     told = {"partition": queue.partition, "account": queue.account, "QOS": queue.qos, "constraint": queue.constraint}
+    usual = os.environ.get("SBATCH_PARTITION")
+    if made.scheduler == "slurm" and usual and not queue.partition:
+        told["partition"] = f"{usual} ($SBATCH_PARTITION)"
     return ", ".join([made.scheduler, *(f"{name} {value}" for name, value in told.items() if value)])
 
 

@@ -20,6 +20,11 @@ FINISH = Resources(minutes=30, memory_mb=2048, cpus=1)
 """What the job that joins, counts and tells needs. A transcript of ten hours with words' times takes 100 MB."""
 
 
+MOST_NAMED = 400
+"""Tasks of another round that are named one by one: Slurm takes 4096 characters. Of more the whole range is submitted;
+those that have nothing to do end at once."""
+
+
 def array(folder: Path, name: str, batch: Batch, round_: Round) -> Array:
     """The array of a round's tasks."""
     return Array(
@@ -75,6 +80,8 @@ def again(folder: Folder, tasks: Sequence[int], resources: Resources, why: str, 
     """Submit the next round: these tasks once more, with these resources. Raises KuuloError; nothing is queued then."""
     batch = plan_file.read(folder.path)
     number = max((r.number for r in folder.rounds()), default=0) + 1
+    if len(tasks) > MOST_NAMED:
+        tasks = range(min(tasks), max(tasks) + 1)
     round_ = _submit(folder, batch, Round(number, tuple(tasks), resources, why=why, asked_by=asked_by))
     _claim(folder, batch, round_)
     return round_

@@ -72,8 +72,8 @@ class Array:
 @dataclass(frozen=True)
 class State:
     """What the scheduler says of a task. `reason` is a plain sentence, empty when there is nothing to say; `native` is
-    the scheduler's own word. `exit_code` of what is DONE or FAILED: as a shell gives it, 128 and the number for a signal.
-    Times as POSIX seconds; `starts_at` is an estimate while it waits."""
+    the scheduler's own word. `exit_code` of what is DONE or FAILED is as a shell gives it: 128 and the number for a
+    signal. Times as POSIX seconds; `starts_at` is an estimate while it waits."""
 
     state: str
     reason: str = ""
@@ -118,8 +118,8 @@ class Scheduler(Protocol):
         """Whether its commands are on this machine. Calls none."""
 
     def script(self, array: Array) -> str:
-        """The text of the batch script. Pure. It can be submitted by hand from the array's folder. Raises UsageError for
-        what it cannot be told."""
+        """The text of the batch script. Pure. It can be submitted by hand from the array's folder. Raises UsageError
+        for what it cannot be told."""
 
     def submit_command(self, array: Array, script: str) -> list[str]:
         """The exact command that submits the script of this file name in the array's folder. Pure."""
