@@ -22,7 +22,7 @@ from kuulo.site import Site
 
 MOST_TASKS = 1000
 TASK_MINUTES = 60
-MARGINS = {speeds.MEASURED: (1.3, 3), speeds.PUBLISHED: (2.0, 5), speeds.GUESS: (2.0, 5)}
+MARGINS = {speeds.MEASURED: (1.3, 2), speeds.PUBLISHED: (2.0, 5), speeds.GUESS: (2.0, 5)}
 """How much more time is asked for than is estimated: so many times, and minutes to be warned and to stop in."""
 
 BYTES_PER_CPU = 4 << 30
