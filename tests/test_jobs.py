@@ -499,3 +499,45 @@ def test_sizes_are_read_as_slurm_does() -> None:
 def test_pieces_are_what_they_are_called() -> None:
     assert Piece(0).kind == WHOLE and task.part_of(Piece(0)) is None
     assert report.MEMORY == "memory"
+
+
+# ---------------------------------------------------------------------- scratch and mail
+
+
+def test_scratch_is_the_nodes(tmp_path: Path, silence: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    monkeypatch.setenv("NODE_DISK", str(tmp_path / "disk"))
+    made = jobs_made.planned(tmp_path / "out", engine="null", scratch="$NODE_DISK/$SLURM_JOB_ID")
+    assert task.here(made, 1).options["scratch"] == str(tmp_path / "disk" / "4711")
+    assert (tmp_path / "disk" / "4711").is_dir()
+
+
+def test_a_model_that_the_node_does_not_see_is_named(tmp_path: Path) -> None:
+    made = jobs_made.planned(tmp_path / "out", model="miniature")
+    assert made.model is not None
+    gone = dataclasses.replace(made, model=dataclasses.replace(made.model, path=tmp_path / "gone"))
+    with pytest.raises(CannotRun, match="miniature is not on this node"):
+        task.here(gone, 1)
+
+
+def test_one_mail_with_numbers_and_without_names(
+    tmp_path: Path, silence: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job, batch = one_task(tmp_path, silence)
+    batch = dataclasses.replace(batch, mail="me@uni.example", mailer="sendmail", refused=(Refused("x.wav", "empty"),))
+    plan_file.write(job.path, batch)
+    job.write_round(ROUND)
+    assert jobs_made.do(job, batch) == [0]
+    program = tmp_path / "bin" / "sendmail"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ncat >{tmp_path}/mail\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    assert finish.run(job.path, 1) == 1
+    mail = (tmp_path / "mail").read_text()
+    assert "To: me@uni.example" in mail and "Subject: Kuulo job k1: 1 failed" in mail and "1 done, 1 failed" in mail
+    assert ".wav" not in mail
+    program.write_text("#!/bin/sh\nexit 75\n")
+    (job.path / "report.json").unlink()
+    finish.run(job.path, 1)
+    assert "no mail was sent" in capsys.readouterr().err

@@ -171,6 +171,40 @@ def test_killed_it_goes_on_in_the_next_round(home: Home) -> None:
     assert "MailUser=me@uni.example MailType=END,FAIL" in mails[1]
 
 
+def test_cancelled_and_retried(home: Home) -> None:
+    home.silence("long.wav", seconds=1500)
+    job = home.submit(wait_ms=200)
+    until(lambda: kept_ms(home) > 60_000)
+    assert "was cancelled" in home.kuulo("jobs", "cancel", job.name).stdout
+    until(lambda: json.loads(home.kuulo("jobs", "show", job.name, "--json").stdout)["state"] == "cancelled")
+    assert job.report() is None
+    retried = home.kuulo("jobs", "retry", job.name, "--mem", "400M")
+    assert retried.returncode == 0, retried.stderr
+    assert home.kuulo("jobs", "wait", job.name, "-q").returncode == 0
+    assert job.rounds()[1].resources.memory_mb == 400
+    assert events(job, 0, "begins")[1]["done_ms"] > 60_000
+    assert len(home.segments("long")) == 50
+
+
+def test_kills_of_an_engine_and_of_a_nodes_daemon(home: Home) -> None:
+    """The engine's process is killed: another goes on. Slurm's daemon on the node is killed: the job runs on."""
+    home.silence("long.wav", seconds=1500)
+    job = home.submit(wait_ms=200)
+    until(lambda: kept_ms(home) > 60_000)
+    (life,) = events(job, 0, "starts")
+    engine = Path(f"/proc/{life['pid']}/task/{life['pid']}/children").read_text().split()
+    home.slurm("kill", "-9", *engine)
+    home.cluster.kill_slurmd(life["node"])
+    try:
+        before = kept_ms(home)
+        until(lambda: kept_ms(home) > before + 60_000)
+    finally:
+        home.cluster.start_slurmd(life["node"])
+    assert ended(job)["counts"]["done"] == 1, logs(job)
+    assert "the engine was killed (SIGKILL" in logs(job)
+    assert len(home.segments("long")) == 50
+
+
 def test_a_node_that_fails_takes_nothing_with_it(home: Home) -> None:
     home.silence("long.wav", seconds=1500)
     job = home.submit(wait_ms=200)
