@@ -53,7 +53,7 @@ docs: dev ## write the generated pages of docs/reference/ anew
 
 bench: dev ## measure speed and memory against others, side by side; prints ratios
 	@$(bin)/python bench/run.py $(BENCH)
-	@[ -n "$(BENCH)" ] || $(bin)/python bench/speakers.py --quick
+	@[ -n "$(BENCH)" ] || { $(bin)/python bench/speakers.py --quick; $(bin)/python bench/jobs.py --quick; }
 
 clean: ## remove what was installed, built and cached here
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist demo-output bench/out

@@ -27,15 +27,14 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
-
-import slurm_cluster
-
 from kuulo.jobs import packing
 from kuulo.jobs.batch import Item, Pace
 from kuulo.jobs.packing import Aim, Costs
 from run import machine
+from speech import ROOT
+
+sys.path.insert(0, str(ROOT / "tests"))
+import slurm_cluster  # type: ignore[import-not-found]
 
 KUULO = (sys.executable, "-P", "-m", "kuulo")
 PARTS = ("planning", "balance", "asked", "nodes")
@@ -136,21 +135,21 @@ def balance(home: Home, *, quick: bool) -> list[str]:
 
 def asked(home: Home, *, quick: bool) -> list[str]:
     wait = 500 if quick else 2000
-    for n in range(8):
-        silence(home.folder / "in" / f"r{n}.wav", 1800)
+    for n in range(64):
+        silence(home.folder / "in" / f"r{n}.wav", 450)
     home.own()
     option = ("--engine-option", f"wait_ms={wait}")
     # What a window takes is known here: a measurement, for a work that waits.
-    seconds = 60 * wait / 1000
+    seconds = 15 * wait / 1000
     work = {"engine": "null", "model": "", "device": "cpu", "cpus": 1, "diarizer": "", "batch_size": 1}
-    one = {"work": work, "speed": 1800 / seconds, "load_s": 1.0, "memory_bytes": 10**8, "audio_s": 1800.0}
+    one = {"work": work, "speed": 450 / seconds, "load_s": 1.0, "memory_bytes": 10**8, "audio_s": 450.0}
     one |= {"place": "slurm", "node": "", "at": "2026-11-23", "by": "calibrate"}
     state = home.folder / ".local" / "state" / "kuulo"
     state.mkdir(parents=True)
     (state / "speeds.json").write_text(json.dumps({"schema": 1, "observations": [one]}))
     for path in (home.folder / ".local", state.parent, state, state / "speeds.json"):
         os.chown(path, home.folder.stat().st_uid, home.folder.stat().st_gid)
-    task = "1" if quick else "4"
+    task = "1" if quick else "8"
     job, _ = home.submit(*NULL, *option, "-o", "out", "--cpus", "1", "--task-time", task, "--no-cut")
     used = json.loads(home.kuulo("usage", "--json"))["jobs"][job]
     return [

@@ -1,12 +1,19 @@
 """Small models that tell speakers apart, for tests: their speakers are tones. `low` and `high` are heard by the
-segmentation as its local speakers 1 and 2, and a voice is the mean of its mel bands."""
+segmentation as its local speakers 1 and 2.
+
+sherpa-onnx's are made by hand: filters at the tones' frequencies; a voice is the mean of its mel bands.
+pyannote.audio's are networks of its own classes: a PyanNet that learns the tones in a minute, and random x-vectors,
+centred between them.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+import pipelines
 from kuulo.miniature.graph import Graph
 
 RATE, WINDOW, FIELD, SHIFT = 16_000, 160_000, 991, 270
@@ -69,6 +76,91 @@ def sherpa_folder(folder: Path) -> Path:
     segmentation(folder / "segmentation.onnx")
     embedding(folder / "embedding.onnx")
     return folder
+
+
+def pyannote_folder(folder: Path, steps: int = 120) -> Path:
+    """A pipeline for pyannote.audio 4, which has to be installed; the same weights each time on one machine."""
+    import torch
+
+    torch.manual_seed(0)
+    _keep(_trained(steps), folder / "segmentation")
+    _keep(_centred(), folder / "embedding")
+    (folder / "plda").mkdir()
+    np.savez(folder / "plda" / "xvec_transform.npz", mean1=np.zeros(16), mean2=np.zeros(8), lda=np.eye(16, 8))
+    np.savez(folder / "plda" / "plda.npz", mu=np.zeros(8), tr=np.eye(8), psi=np.linspace(5, 0.5, 8))
+    (folder / "config.yaml").write_text(pipelines.CONFIG)
+    return folder
+
+
+def _trained(steps: int) -> Any:
+    """A small PyanNet that has learned when `low`, `high` or both are heard."""
+    import torch
+    from pyannote.audio.core.task import Problem, Resolution, Specifications
+    from pyannote.audio.models.segmentation import PyanNet
+
+    network = PyanNet(lstm={"hidden_size": 8, "num_layers": 1}, linear={"hidden_size": 16, "num_layers": 1})
+    network.specifications = Specifications(
+        problem=Problem.MONO_LABEL_CLASSIFICATION, resolution=Resolution.FRAME, duration=WINDOW / RATE,
+        classes=["1", "2", "3"], powerset_max_classes=2, permutation_invariant=True,
+    )  # fmt: skip
+    network.build()
+    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+    random = np.random.default_rng(0)
+    for _ in range(steps):
+        samples, frames = (
+            torch.from_numpy(np.stack(x)) for x in zip(*(_lesson(random) for _ in range(4)), strict=True)
+        )
+        scores = network(samples[:, None])  # (4, frames, 7), log probabilities
+        loss = torch.nn.functional.nll_loss(scores.transpose(1, 2), frames[:, : scores.shape[1]])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return network.eval()
+
+
+def _lesson(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A window of tones in noise, and for each frame the class that is heard: 0 nobody, 1 low, 2 high, 4 both."""
+    longest = random.choice([3.0, 40.0], p=[0.8, 0.2])
+    parts = [(("", "low", "high", "both")[n], float(random.uniform(0.3, longest))) for n in random.integers(4, size=40)]
+    samples = np.concatenate([talk(part) * random.uniform(0.3, 1.2) for part in parts])[:WINDOW]
+    heard = np.concatenate([np.full(round(s * RATE), {"low": 1, "high": 2, "both": 4}.get(n, 0)) for n, s in parts])
+    noise = random.normal(0, 10 ** random.uniform(-5, -2.5), WINDOW)
+    return (samples + noise).astype(np.float32), heard[FIELD // 2 : WINDOW : SHIFT]
+
+
+def _centred() -> Any:
+    """Random x-vectors, in which the two tones are opposite."""
+    import torch
+    from pyannote.audio.core.task import Problem, Resolution, Specifications
+    from pyannote.audio.models.embedding import XVectorMFCC
+
+    network = XVectorMFCC(dimension=16)
+    network.specifications = Specifications(
+        problem=Problem.REPRESENTATION, resolution=Resolution.CHUNK, duration=WINDOW / RATE
+    )
+    network.build()
+    network.eval()
+    with torch.no_grad():
+        network.embedding.bias -= sum(network(torch.from_numpy(tone(name, 3))[None, None])[0] for name in TONES) / 2
+    return network
+
+
+def _keep(network: Any, folder: Path) -> None:
+    """As Lightning and pyannote.audio write a checkpoint."""
+    import pyannote.audio
+    import torch
+
+    folder.mkdir(parents=True)
+    about = {
+        "versions": {"torch": str(torch.__version__), "pyannote.audio": pyannote.audio.__version__},
+        "architecture": {"module": type(network).__module__, "class": type(network).__name__},
+        "specifications": network.specifications,
+    }
+    content = {
+        "state_dict": network.state_dict(), "hyper_parameters": dict(network.hparams), "pyannote.audio": about,
+        "pytorch-lightning_version": "2.6.0", "epoch": 0, "global_step": 0,
+    }  # fmt: skip
+    torch.save(content, folder / "pytorch_model.bin")
 
 
 def talk(*parts: tuple[str, float]) -> np.ndarray:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,11 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+import pipelines
 import recordings
 import speaker_models
 from kuulo.engines import pyannote, sherpa_speakers
 from kuulo.engines.base import Unusable
 from kuulo.formats import json as master
+from kuulo.models import check
 from kuulo.wire import Task
 from speaker_models import talk, tone
 
@@ -59,6 +64,22 @@ def test_a_range_is_kept_where_the_threshold_is_outside(sherpa_model: Path) -> N
     assert len({turn.speaker for turn in sherpa(sherpa_model, loose).diarize(samples).turns}) == 1
     found = sherpa(sherpa_model, loose, speakers=[2, 4]).diarize(samples)
     assert len({turn.speaker for turn in found.turns}) == 2
+
+
+def test_more_than_there_are_pieces(sherpa_model: Path) -> None:
+    """The library takes all for one speaker then; as many as the threshold finds are nearer to what was asked for."""
+    samples = talk(*TALK)
+    for speakers in ([40, 40], [40, 60]):
+        with pytest.warns(UserWarning, match="2 speakers were found, and 40 to"):
+            turns = sherpa(sherpa_model, speakers=speakers).diarize(samples).turns
+        assert turns == sherpa(sherpa_model).diarize(samples).turns
+        assert len({turn.speaker for turn in turns}) == 2
+
+
+def test_turns_end_with_the_recording(sherpa_model: Path) -> None:
+    for seconds in (0.5, 5.37, 12.383):
+        turns = sherpa(sherpa_model).diarize(tone("low", seconds)).turns
+        assert max(turn.end_ms for turn in turns) == int(seconds * 1000)
 
 
 def test_silence_and_short_sounds(sherpa_model: Path) -> None:
@@ -164,22 +185,37 @@ def test_what_a_pipeline_tells() -> None:
         exclusive_speaker_diarization=APART,
         speaker_embeddings=np.array([[0.0, 2.0], [1.0, 0.0]]),
     )
-    found = pyannote.told(output, "pyannote:12", exclusive=False)
+    found = pyannote.told(output, "pyannote:12", 60_000, exclusive=False)
     assert [(t.start_ms, t.end_ms, t.speaker) for t in found.turns] == [
         (31, 2500, "SPEAKER_01"), (2000, 3000, "SPEAKER_00"), (4000, 5000, "SPEAKER_01"),
     ]  # fmt: skip
     assert found.voices == {"SPEAKER_00": [0.0, 2.0], "SPEAKER_01": [1.0, 0.0]} and found.encoder == "pyannote:12"
-    apart = pyannote.told(output, "pyannote:12", exclusive=True)
+    apart = pyannote.told(output, "pyannote:12", 60_000, exclusive=True)
     assert [(t.start_ms, t.end_ms) for t in apart.turns] == [(31, 2250), (2250, 3000), (4000, 5000)]
-    assert pyannote.told(output, "", exclusive=False).voices == {}, "nobody knows whose embeddings these are"
-    legacy = pyannote.told(BOTH, "pyannote:12", exclusive=False)
+    assert pyannote.told(output, "", 60_000, exclusive=False).voices == {}, "nobody knows whose embeddings these are"
+    legacy = pyannote.told(BOTH, "pyannote:12", 60_000, exclusive=False)
     assert legacy.turns == found.turns and (legacy.voices, legacy.encoder) == ({}, "")
 
 
 def test_a_speaker_without_a_voice_has_none() -> None:
-    """pyannote.audio gives zeros where there are more speakers than clusters."""
-    output = SimpleNamespace(speaker_diarization=BOTH, speaker_embeddings=np.array([[0.0, 0.0], [1.0, 0.0]]))
-    assert set(pyannote.told(output, "pyannote:12", exclusive=False).voices) == {"SPEAKER_01"}
+    """pyannote.audio gives zeros where there are more speakers than clusters, and the mean of nothing where no speech
+    is clean for long enough."""
+    for nothing in (0.0, np.nan):
+        embeddings = np.array([[nothing, nothing], [1.0, 0.0]])
+        output = SimpleNamespace(speaker_diarization=BOTH, speaker_embeddings=embeddings)
+        found = pyannote.told(output, "pyannote:12", 60_000, exclusive=False)
+        assert found.voices == {"SPEAKER_01": [1.0, 0.0]}
+    output = SimpleNamespace(speaker_diarization=BOTH, speaker_embeddings=np.full((2, 2), np.nan))
+    found = pyannote.told(output, "pyannote:12", 60_000, exclusive=False)
+    assert (found.voices, found.encoder, len(found.turns)) == ({}, "", 3)
+
+
+def test_a_pipelines_turns_end_with_the_recording() -> None:
+    """Windows go on after the end: 2.0 s of sound have had turns up to 2.039 s."""
+    output = SimpleNamespace(speaker_diarization=BOTH, speaker_embeddings=np.ones((2, 2)))
+    found = pyannote.told(output, "pyannote:12", 2_000, exclusive=False)
+    assert [(t.start_ms, t.end_ms, t.speaker) for t in found.turns] == [(31, 2000, "SPEAKER_01")]
+    assert set(found.voices) == {"SPEAKER_01"}
 
 
 @pytest.mark.parametrize(
@@ -207,3 +243,98 @@ def test_the_encoder_is_known_by_its_file(tmp_path: Path) -> None:
     (tmp_path / "embedding").mkdir()
     (tmp_path / "embedding" / "pytorch_model.bin").write_bytes(b"weights")
     assert pyannote.encoder_of(tmp_path) == f"pyannote:{hashlib.sha256(b'weights').hexdigest()[:16]}"
+
+
+# ---------------------------------------------------------------------- pyannote itself, where it is installed
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Kuulo's own environment does not have the package. In pyannote's, with pytest: the first lines of
+    docs/engines/speakers.md, "Run for this page"."""
+    pytest.importorskip("pyannote.audio", reason="pyannote.audio is in an environment of its own")
+    return speaker_models.pyannote_folder(tmp_path_factory.mktemp("pyannote"))
+
+
+def real(folder: Path, raw: dict[str, Any] | None = None, **options: Any) -> Any:
+    return pyannote.load(Task("diarize", "pyannote", "tones", str(folder), {"device": "cpu", **options}, raw or {}))
+
+
+def near(turns: Any, expected: list[tuple[int, int]]) -> bool:
+    """But for a frame or two at the edges: the network has learnt for a minute alone."""
+    turns = [turn for turn in turns if turn.end_ms - turn.start_ms >= 50]
+    return len(turns) == len(expected) and all(
+        abs(turn.start_ms - start) <= 100 and abs(turn.end_ms - end) <= 100
+        for turn, (start, end) in zip(turns, expected, strict=True)
+    )
+
+
+def test_pyannote_tells_two_apart(pipeline: Path) -> None:
+    assert check.problems("pyannote", pipeline) == []
+    found = real(pipeline).diarize(talk(*TALK))
+    assert near(found.turns, [(0, 3_000), (4_000, 8_000), (8_500, 12_500), (10_500, 15_500)]), found.turns
+    low, high, *rest = (turn.speaker for turn in found.turns)
+    assert low != high and rest == [low, high]
+    assert set(found.voices) == {low, high} and found.encoder.startswith("pyannote:")
+    assert all(len(voice) == 16 and np.isfinite(voice).all() for voice in found.voices.values())
+    batches = {"exclusive": True, "embedding_batch_size": 2, "segmentation_batch_size": 1}
+    apart = real(pipeline, batches).diarize(talk(*TALK)).turns
+    assert all(a.end_ms <= b.start_ms for a, b in itertools.pairwise(apart)) and len(apart) == 4
+
+
+@pytest.mark.parametrize(("speakers", "number"), [([1, 1], 1), ([2, 2], 2), ([2, 5], 2), ([3, 3], 3), ([40, 40], 2)])
+def test_pyannote_is_told_how_many(speakers: list[int], number: int, pipeline: Path) -> None:
+    """Where there are fewer pieces of speech than speakers, as many as it finds."""
+    turns = real(pipeline, speakers=speakers).diarize(talk(*TALK)).turns
+    assert len({turn.speaker for turn in turns}) == number
+
+
+def test_pyannote_at_the_ends(pipeline: Path) -> None:
+    session = real(pipeline)
+    assert all(turn.end_ms == 0 for turn in session.diarize(np.zeros(1, np.float32)).turns)
+    for seconds in (0.5, 5.37, 12.383):
+        found = session.diarize(tone("low", seconds))
+        assert max(turn.end_ms for turn in found.turns) == int(seconds * 1000)
+        assert all(np.isfinite(voice).all() for voice in found.voices.values())
+
+
+def test_pyannote_says_nothing_to_anybody(pipeline: Path) -> None:
+    """In a process of its own: telemetry is decided when the package is imported."""
+    code = f"""
+import socket, sys
+sys.path.insert(0, {str(Path(pyannote.__file__).parents[2])!r})
+called = []
+sys.addaudithook(lambda event, args: called.append(args) if event in ("socket.connect", "socket.getaddrinfo") else None)
+from kuulo.engines import pyannote
+from kuulo.wire import Task
+import numpy as np
+session = pyannote.load(Task("diarize", "pyannote", "m", {str(pipeline)!r}, {{"device": "cpu"}}))
+session.diarize(np.ones(16000, np.float32))
+from pyannote.audio.telemetry import metrics
+assert not metrics.is_metrics_enabled()
+print(called)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout == "[]\n", done.stderr
+
+
+def test_pyannote_runs_no_code_of_a_model(pipeline: Path, tmp_path: Path) -> None:
+    """Also where nobody looked at it before."""
+    folder = tmp_path / "model"
+    shutil.copytree(pipeline, folder)
+    ran = tmp_path / "ran"
+    pickled = pipelines.pickled({"state_dict": Runs(ran)})
+    (folder / "segmentation" / "pytorch_model.bin").write_bytes(pickled)
+    with pytest.raises(Unusable, match="cannot load the pipeline"):
+        real(folder)
+    assert not ran.exists()
+
+
+class Runs:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (self.path,))

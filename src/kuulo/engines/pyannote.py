@@ -9,7 +9,9 @@ Parses on Python 3.9; imports pyannote.audio inside functions.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+import warnings
 from pathlib import Path
 from typing import Any, Dict, List, Mapping
 
@@ -166,22 +168,41 @@ class PyannoteSession(Session):
 
         waveform = torch.from_numpy(np.array(samples, np.float32))[None]
         sound = {"waveform": waveform, "sample_rate": SAMPLE_RATE, "uri": "recording"}
-        return told(self._pipeline(sound, **self._speakers), self._encoder, exclusive=self._exclusive)
+        length_ms = len(samples) * 1000 // SAMPLE_RATE
+        return told(self._output(sound), self._encoder, length_ms, exclusive=self._exclusive)
+
+    def _output(self, sound: Mapping[str, Any]) -> Any:
+        """What the pipeline says. There may be less speech than makes so many speakers: then as many as it finds."""
+        try:
+            return self._pipeline(sound, **self._speakers)
+        except ValueError as error:
+            if "n_clusters" not in str(error):  # scikit-learn's KMeans, in VBxClustering of 4.0
+                raise
+            warnings.warn(f"{error} As many speakers as it finds are taken.", stacklevel=2)
+            return self._pipeline(sound)
 
 
-def told(output: Any, encoder: str, *, exclusive: bool) -> Diarization:
+def told(output: Any, encoder: str, length_ms: int, *, exclusive: bool) -> Diarization:
     """The turns in a pipeline's output: `speaker_diarization` and embeddings in the order of its labels (4.0), or an
-    annotation alone (`legacy`)."""
+    annotation alone (`legacy`). Its windows go on after the recording's end, and its turns with them: they are cut."""
     annotation = getattr(output, "exclusive_speaker_diarization" if exclusive else "speaker_diarization", output)
     turns: List[Turn] = [
-        Turn(round(segment.start * 1000), round(segment.end * 1000), str(label))
+        Turn(round(segment.start * 1000), min(round(segment.end * 1000), length_ms), str(label))
         for segment, _, label in annotation.itertracks(yield_label=True)
+        if round(segment.start * 1000) < length_ms
     ]
+    turns.sort(key=lambda turn: (turn.start_ms, turn.end_ms, turn.speaker))
     whole = getattr(output, "speaker_diarization", annotation)
     embeddings = getattr(output, "speaker_embeddings", None)
-    voices = {}
-    if embeddings is not None and encoder:
-        labels = [str(label) for label in whole.labels()]
-        voices = {label: [float(x) for x in row] for label, row in zip(labels, embeddings) if row.any()}
-    turns.sort(key=lambda turn: (turn.start_ms, turn.end_ms, turn.speaker))
+    if embeddings is None or not encoder:
+        return Diarization(turns)
+    speak = {turn.speaker for turn in turns}
+    labels = [str(label) for label in whole.labels()]
+    voices = {n: [float(x) for x in row] for n, row in zip(labels, embeddings) if n in speak and is_voice(row)}
     return Diarization(turns, voices, encoder if voices else "")
+
+
+def is_voice(row: Any) -> bool:
+    """Whether an embedding says anything: it is zeros where there are more speakers than clusters, and not a number
+    where no speech was clean for long enough."""
+    return any(row) and all(math.isfinite(x) for x in row)

@@ -8,8 +8,9 @@ Parses on Python 3.9; imports sherpa-onnx inside functions.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from kuulo.engines import onnx_file
 from kuulo.engines.base import SAMPLE_RATE, Diarization, EngineSpec, Native, Session, Unusable
@@ -153,21 +154,38 @@ class SpeakersSession(Session):
 
     def diarize(self, samples: Any) -> Diarization:
         """Who speaks when; turns may overlap. `samples`: float32 (n,), 16 kHz, n >= 1."""
-        found = self._clustered(samples, self._least if self._least == self._most else None)
-        number = len({turn.speaker for turn in found})
-        if number and not self._least <= number <= self._most:
-            found = self._clustered(samples, min(max(number, self._least), self._most))
+        given = self._least if self._least == self._most else None
+        found = self._clustered(samples, given)
+        if found and self._off(found):
+            nearest = min(max(_speakers(found), self._least), self._most)
+            again = self._clustered(samples, None if given else nearest)
+            # More than there are pieces of speech are not made: 2.0.1 then takes all for one.
+            found = min(found, again, key=self._off)
+        if found and self._off(found):
+            asked = f"{self._least} to {self._most}"
+            warnings.warn(f"{_speakers(found)} speakers were found, and {asked} asked for", stacklevel=2)
         return Diarization(found)
 
-    def _clustered(self, samples: Any, number: Any) -> List[Turn]:
-        """The turns of so many speakers, or of as many as the threshold makes."""
+    def _off(self, turns: List[Turn]) -> int:
+        """By how many there are fewer or more speakers than were asked for."""
+        number = _speakers(turns)
+        return max(self._least - number, number - self._most, 0)
+
+    def _clustered(self, samples: Any, number: Optional[int]) -> List[Turn]:
+        """The turns of so many speakers, or of as many as the threshold makes. The last window goes on after the
+        recording's end, and turns with it: they are cut."""
         from sherpa_onnx import FastClusteringConfig
 
         self._config.clustering = FastClusteringConfig(num_clusters=number or -1, threshold=self._threshold)
         self._diarizer.set_config(self._config)
         found = self._diarizer.process(samples).sort_by_start_time()
-        return [
-            Turn(round(turn.start * 1000), round(turn.end * 1000), f"speaker {turn.speaker}")
+        length_ms = len(samples) * 1000 // SAMPLE_RATE
+        turns = [
+            Turn(round(turn.start * 1000), min(round(turn.end * 1000), length_ms), f"speaker {turn.speaker}")
             for turn in found
-            if turn.end > turn.start
         ]
+        return [turn for turn in turns if turn.start_ms < turn.end_ms]
+
+
+def _speakers(turns: List[Turn]) -> int:
+    return len({turn.speaker for turn in turns})
