@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import random
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import recordings
-from kuulo import roster
+from kuulo import engines, plan, roster, site, survey
 from kuulo.errors import UsageError
 from kuulo.formats import json as master
 from kuulo.roster import MARGIN, SURE, Match, Roster, Voice
@@ -62,6 +63,26 @@ def test_between_two_voices_that_are_alike_nobody_is_sure() -> None:
         Roster(ENCODER, (Voice("Anna", near, 30.0), Voice("Bea", at(0.03, 1.0)[:3], 30.0))), {"S1": near}
     ).values()
     assert (match.name, match.sure) == ("Anna", False)
+
+
+def test_nobody_is_sure_by_voices_whose_limits_were_not_measured() -> None:
+    near = (1.0, 0.0, 0.0)
+    (match,) = roster.identify(Roster("pyannote:12", (Voice("Anna", near, 30.0),)), {"S1": near}).values()
+    assert (match.name, match.sure) == ("Anna", False) and match.distance < 1e-6
+
+
+def test_who_enrols_takes_an_engine_that_gives_voices() -> None:
+    specs = {spec.name: spec for spec in engines.specs("diarize")}
+    assert {name for name, spec in specs.items() if spec.voices} == {"pyannote", "resemblyzer"}
+    assert specs["resemblyzer"].package == "kuulo"
+    facts = survey.facts(site.load({}))
+    assert plan.with_voices(facts) == "resemblyzer"
+    model = plan.Model("two", "speakers-onnx", Path("/x"), "", 1, "store")
+    installed = {**facts.installed, "sherpa-speakers": True}
+    some = dataclasses.replace(facts, models=[model], installed=installed)
+    assert plan.with_voices(some) == "resemblyzer", "although sherpa-speakers has its model"
+    nobody = dataclasses.replace(facts, installed={})
+    assert plan.with_voices(nobody) is None
 
 
 @given(st.integers(0, 2**32))

@@ -411,6 +411,13 @@ def test_names(talk: Path, kuulo: Kuulo, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "talk.txt").read_text(encoding="utf-8").startswith("Anna: Good morning mother.")
     assert "Anna" in (tmp_path / "out" / "talk.vtt").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "out" / "talk.json").read_text())["speakers"][0] == {"id": "S1", "label": "Anna"}
+    (tmp_path / "out" / "talk.txt").write_text("my own words")
+    again = kuulo("speakers", "rename", "out/talk.json", "S1=Bea")
+    assert again.returncode == 0 and "left alone, edited or of another layout: out/talk.txt" in again.stderr
+    assert (tmp_path / "out" / "talk.txt").read_text() == "my own words"
+    assert "Bea" in (tmp_path / "out" / "talk.vtt").read_text(encoding="utf-8")
+    assert kuulo("speakers", "rename", "out/talk.json", "S1=Bea", "--overwrite").returncode == 0
+    assert (tmp_path / "out" / "talk.txt").read_text(encoding="utf-8").startswith("Bea: Good morning")
     for wrong in ("S3=Ben", "S1", "S1="):
         assert kuulo("speakers", "rename", "out/talk.json", wrong).returncode == 2
 

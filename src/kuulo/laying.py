@@ -31,4 +31,8 @@ def recognise(plan: Plan, one: Work) -> dict[str, Match]:
     """Whom the roster has near to the speakers, by what the turns call them."""
     if not plan.roster or not one.voices:
         return {}
+    if plan.roster.engine not in rosters.MEASURED:
+        one.outcome.warn(
+            f"nobody is named: how far apart {plan.roster.engine}'s voices of different people are was not measured"
+        )
     return rosters.identify(plan.roster, one.voices)

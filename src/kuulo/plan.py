@@ -309,6 +309,15 @@ def choose_diarizer(values: Mapping[str, Any], facts: Facts, roster: Roster | No
     raise ModelMissing("no store has a model that tells speakers apart", looked_at=facts.stores)
 
 
+def with_voices(facts: Facts) -> str | None:
+    """The first installed engine that gives voices, and has its model: for who enrols one."""
+    for spec in engines.specs(DIARIZE):
+        has_model = not spec.model_formats or any(model.format in spec.model_formats for model in facts.models)
+        if spec.voices and facts.installed.get(spec.name) and has_model:
+            return spec.name
+    return None
+
+
 def _diarizer(spec: EngineSpec, model: Model | None, why: str, facts: Facts) -> Diarizer:
     return Diarizer(spec.name, model, why, facts.environments.get(spec.name))
 

@@ -32,6 +32,10 @@ a room moves a voice by 0.1 to 0.35 from itself and not nearer to others: then i
 MARGIN = 0.04
 """How much further away the next enrolled voice must be."""
 
+MEASURED = ("resemblyzer",)
+"""Engines for whose voices these two were measured. By others' nobody is named: how far apart their voices are is not
+known."""
+
 LEAST_SECONDS = 5.0
 """Of speech, to enrol a voice."""
 
@@ -106,14 +110,15 @@ def check_encoder(roster: Roster, encoder: str) -> None:
 
 def identify(roster: Roster, voices: Mapping[str, Sequence[float]]) -> dict[str, Match]:
     """For each speaker, by the names of `voices`, the enrolled voice that is nearest; nothing for an empty roster. No
-    voice is surely two speakers': the nearer has it."""
+    voice is surely two speakers': the nearer has it. Nobody is sure by voices for which no limits were MEASURED."""
     found = {}
+    measured = roster.engine in MEASURED
     for speaker, embedding in voices.items():
         unit = _unit(embedding)
         ranked = sorted((_distance(unit, voice.embedding), voice.name) for voice in roster.voices)
         if ranked:
             apart = ranked[1][0] - ranked[0][0] if len(ranked) > 1 else math.inf
-            found[speaker] = Match(ranked[0][1], ranked[0][0], ranked[0][0] <= SURE and apart >= MARGIN)
+            found[speaker] = Match(ranked[0][1], ranked[0][0], measured and ranked[0][0] <= SURE and apart >= MARGIN)
     nearest: dict[str, float] = {}
     for match in found.values():
         if match.sure:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kuulo.errors import CannotRun, UsageError
+from kuulo.errors import UsageError
 
 if TYPE_CHECKING:
     from kuulo.imports.merge import Changes
@@ -107,33 +107,12 @@ def _noted(transcript: Transcript, edited: Path, changes: Changes) -> Transcript
 
 
 def _write(master: Path, edited: Path, before: Transcript, after: Transcript, overwrite: bool) -> None:
-    """The master copy, then the formats beside it. Those that are not what the old master gave hold somebody's work,
-    or another layout: they are left alone and named. Raises CannotRun."""
-    from kuulo import atomic, formats, naming
-    from kuulo.formats import Layout
+    """The master copy and the formats beside it. Raises CannotRun."""
+    from kuulo import beside, naming
 
-    stem = master.name.removesuffix(".json")
-    beside = [(name, master.with_name(stem + formats.spec(name).extension)) for name in formats.names()]
-    contents = [(master, formats.render("json", after, Layout()))]
-    left = []
-    try:
-        for name, path in beside:
-            if name == "json" or not path.is_file():
-                continue
-            if overwrite or path.read_bytes() == formats.render(name, before, Layout()):
-                contents.append((path, formats.render(name, after, Layout())))
-            elif path.resolve() != edited.resolve():
-                left.append(path)
-        for path, content in contents:
-            atomic.write_bytes(path, content)
-            click.echo(f"wrote {naming.shown(path)}", err=True)
-    except OSError as error:
-        raise CannotRun(
-            f"it cannot be written: {error.strerror or error}", looked_at=naming.shown(error.filename or master)
-        ) from error
-    for path in left:
-        click.echo(
-            f"left alone, edited or of another layout: {naming.shown(path)} (kuulo export {naming.shown(master)} "
-            "--overwrite writes it anew)",
-            err=True,
-        )
+    done = beside.write(master, before, after, overwrite=overwrite)
+    for path in done.written:
+        click.echo(f"wrote {naming.shown(path)}", err=True)
+    for path in done.left:
+        if path.resolve() != edited.resolve():
+            click.echo(beside.left_alone(path, master), err=True)

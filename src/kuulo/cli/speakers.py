@@ -43,18 +43,21 @@ def list_(transcript: Path) -> None:
 @speakers.command()
 @click.argument("transcript", type=click.Path(path_type=Path))
 @click.argument("names", nargs=-1, required=True, metavar="S1=NAME...")
-def rename(transcript: Path, names: tuple[str, ...]) -> None:
+@click.option(
+    "--overwrite", is_flag=True, help="Write formats anew also where they were edited or have another layout."
+)
+def rename(transcript: Path, names: tuple[str, ...], overwrite: bool) -> None:
     """Give speakers their names, in the master copy and in every format of it that is beside it.
 
-    The formats are written anew from the master copy: what was edited in one of them is replaced.
+    The formats are written anew from the master copy. One that was edited, or has another layout, is left alone and
+    named.
 
     \b
     kuulo speakers rename out/interview.json S1=Anna S2="The interviewer"
     """
-    from kuulo import atomic, formats, naming
+    from kuulo import beside, naming
     from kuulo import speakers as pure
-    from kuulo.errors import CannotRun, UsageError
-    from kuulo.formats import Layout
+    from kuulo.errors import UsageError
     from kuulo.formats import json as master
 
     given = {}
@@ -63,18 +66,12 @@ def rename(transcript: Path, names: tuple[str, ...]) -> None:
         if not equals or not label.strip():
             raise UsageError(f"{text!r} is not S1=NAME", do='kuulo speakers rename interview.json S1="Anna"')
         given[id_.strip()] = label.strip()
-    renamed = pure.rename(master.read_master(transcript), given)
-    beside = [(name, _beside(transcript, formats.spec(name).extension)) for name in formats.names()]
-    wanted = [(name, path) for name, path in beside if name != "json" and path.is_file()]
-    rendered = [(path, formats.render(name, renamed, Layout())) for name, path in wanted]
-    try:
-        for path, content in [(transcript, formats.render("json", renamed, Layout())), *rendered]:
-            atomic.write_bytes(path, content)
-            click.echo(naming.shown(path))
-    except OSError as error:
-        raise CannotRun(
-            f"it cannot be written: {error.strerror}", looked_at=str(error.filename or transcript)
-        ) from error
+    before = master.read_master(transcript)
+    done = beside.write(transcript, before, pure.rename(before, given), overwrite=overwrite)
+    for path in done.written:
+        click.echo(naming.shown(path))
+    for path in done.left:
+        click.echo(beside.left_alone(path, transcript), err=True)
 
 
 _ROSTER = click.option(
@@ -138,12 +135,13 @@ def _voices(
     from kuulo.errors import UsageError
 
     with tempfile.TemporaryDirectory(prefix="kuulo-enrol-") as folder:
-        if roster.engine:
-            engine = {"speaker_engine": roster.engine, **engine}
         files = site.load()
+        facts = survey.facts(files)
+        if roster.engine or not {"speaker_engine", "speaker_model"} & set(engine):
+            engine = {"speaker_engine": roster.engine or plan.with_voices(facts), **engine}
         # A roster that settings name need not be there yet, and nobody is looked for in it.
         given = {"speakers": "auto", "roster": "", "output": folder, "format": ("json",), "quiet": True, **engine}
-        resolved = plan.resolve_diarization(site.settle(files, given), survey.facts(files), len(clips))
+        resolved = plan.resolve_diarization(site.settle(files, given), facts, len(clips))
         job = run.Run(resolved, [audio.Recording(clip) for clip in clips], [], progress.watcher(quiet=True))
         job.go()
         for clip, work in zip(clips, job.works, strict=True):
@@ -186,7 +184,3 @@ def forget(name: str, roster: Path | None) -> None:
     path = roster or rosters.USUAL
     rosters.write(path, rosters.without(rosters.read(path), name))
     click.echo(f"{naming.shown(name)} is forgotten")
-
-
-def _beside(transcript: Path, extension: str) -> Path:
-    return transcript.with_name(transcript.stem + extension)

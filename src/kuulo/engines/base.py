@@ -64,7 +64,8 @@ class EngineSpec:
     brings its own model. `section_ms`: the worker hands it at most this much audio at a time, cut at a quiet
     place (None: it reads a whole recording and reports as it goes). `languages`: None for Whisper's list.
     `differs`: what it does otherwise than the other engines, whatever the options, a sentence each. `words_need`: the
-    raw option without which it has no words' times."""
+    raw option without which it has no words' times. `voices`: of one that tells speakers apart, whether it gives their
+    embeddings, so that a roster's can be compared with them."""
 
     name: str
     summary: str
@@ -84,6 +85,7 @@ class EngineSpec:
     quality_note: str = ""
     differs: Tuple[str, ...] = ()
     words_need: Optional[str] = None
+    voices: bool = False
 
 
 class Unusable(Exception):

@@ -38,6 +38,7 @@ SPEC = EngineSpec(
         "threads": Native("torch.set_num_threads"),
     },
     differs=("on a CPU it takes about three hours of one core for an hour of sound",),
+    voices=True,
 )
 
 CONFIG = "config.yaml"

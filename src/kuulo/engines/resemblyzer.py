@@ -26,13 +26,14 @@ SPEC = EngineSpec(
     summary="Speakers by their voices, with a small encoder that comes with Kuulo: no download.",
     url="https://github.com/resemble-ai/Resemblyzer",
     licence="Apache-2.0",
-    package="faster-whisper",
+    package="kuulo",
     module="faster_whisper",
     install="faster-whisper",
     tasks=("diarize",),
     devices=("cpu",),
     options={"speakers": Native("clusters", "auto: as many as are further apart than `threshold`")},
-    packages=("onnxruntime", "numpy", "scipy"),
+    packages=("faster-whisper", "onnxruntime", "numpy", "scipy"),
+    voices=True,
     differs=("of two who speak at once it finds one",),
 )
 
@@ -132,7 +133,7 @@ class DiarizeSession(Session):
         centres = voices_of(means, weights, long, self._least, self._most, self._threshold)
         turns, names = turns_of(speech, windows, np.argmax(embedded @ centres.T, axis=1))
         voices = {name: [float(x) for x in centres[group]] for group, name in names.items()}
-        return Diarization(turns, voices, f"{SPEC.name}:{hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()[:16]}")
+        return Diarization(turns, voices, f"{SPEC.name}:{_digest()}")
 
     def _embedded(self, samples: Any, windows: Sequence[Tuple[int, int]]) -> Iterator[Any]:
         """Embeddings (b, 256) of windows (start, end in frames), a batch at a time."""
@@ -141,6 +142,12 @@ class DiarizeSession(Session):
         for first in range(0, len(windows), BATCH):
             batch = windows[first : first + BATCH]
             yield self._encoder(np.stack([self._encoder.bands(samples, start, end) for start, end in batch]))
+
+
+def _digest() -> str:
+    """What makes embeddings comparable: the weights, and how sound is prepared for them."""
+    prepared = f"{FFT} {HOP} {MELS} {WINDOW} {LOUDNESS}".encode()
+    return hashlib.sha256(WEIGHTS.read_bytes() + prepared).hexdigest()[:16]
 
 
 class Encoder:
