@@ -61,6 +61,7 @@ def test_a_plan_file_holds_all_of_a_batch(tmp_path: Path, silence: Path) -> None
     batch = dataclasses.replace(
         batch,
         queue=Queue("gpu", "project", "long", "a100", "gpu:a100", (("exclude", "n1"),)),
+        finish_queue=Queue("batch", "project"),
         at_once=4,
         mail="me@example.org",
         pace=Pace(12.5, 3.0, 0.2, 10**9, "measured", "by kuulo calibrate"),
@@ -494,6 +495,13 @@ def test_sizes_are_read_as_slurm_does() -> None:
     for text in ("", "soon", "1:2:3:4", "-5"):
         with pytest.raises(UsageError):
             planning.minutes(text)
+
+
+def test_what_comes_after_needs_no_gpu() -> None:
+    gpu = Queue("gpu", "mine", gres="gpu:a100")
+    jobs = settings.settings({"cpu": {"partition": "batch", "qos": "short"}, "gpu": {"partition": "gpu"}}, {}, "")
+    assert planning._without_gpu(gpu, jobs) == Queue("batch", "mine", "short")
+    assert planning._without_gpu(gpu, settings.settings({}, {}, "")) == Queue("gpu", "mine")
 
 
 def test_pieces_are_what_they_are_called() -> None:

@@ -63,7 +63,8 @@ class Refused:
 
 @dataclass(frozen=True)
 class Batch:
-    """All that a job's tasks need to know. `tasks[n]` has the pieces of task n."""
+    """All that a job's tasks need to know. `tasks[n]` has the pieces of task n. `finish_queue`: where what comes after
+    them waits, which needs no GPU."""
 
     plan: Plan
     items: tuple[Item, ...]
@@ -71,6 +72,7 @@ class Batch:
     resources: Resources
     queue: Queue
     scheduler: str
+    finish_queue: Queue = field(default_factory=Queue)
     at_once: int | None = None
     mail: str | None = None
     mailer: str = "scheduler"

@@ -58,6 +58,7 @@ def to_json(batch: Batch) -> dict[str, Any]:
         "tasks": [[dataclasses.asdict(piece) for piece in task] for task in batch.tasks],
         "resources": dataclasses.asdict(batch.resources),
         "queue": dataclasses.asdict(batch.queue),
+        "finish_queue": dataclasses.asdict(batch.finish_queue),
         "scheduler": batch.scheduler,
         "at_once": batch.at_once,
         "mail": batch.mail,
@@ -71,13 +72,13 @@ def to_json(batch: Batch) -> dict[str, Any]:
 
 def from_json(said: Mapping[str, Any]) -> Batch:
     """The Batch that `to_json` wrote."""
-    queue = said["queue"]
     return Batch(
         plan=_plan(said["plan"]),
         items=tuple(Item(**{**i, "path": Path(i["path"]), "stem": PurePath(i["stem"])}) for i in said["items"]),
         tasks=tuple(tuple(Piece(**piece) for piece in task) for task in said["tasks"]),
         resources=Resources(**said["resources"]),
-        queue=Queue(**{**queue, "extra": tuple((k, v) for k, v in queue["extra"])}),
+        queue=_queue(said["queue"]),
+        finish_queue=_queue(said["finish_queue"]),
         scheduler=said["scheduler"],
         at_once=said["at_once"],
         mail=said["mail"],
@@ -123,6 +124,10 @@ def _plan(said: Mapping[str, Any]) -> Plan:
             do="submit it again",
         )
     return made
+
+
+def _queue(said: Mapping[str, Any]) -> Queue:
+    return Queue(**{**said, "extra": tuple((k, v) for k, v in said["extra"])})
 
 
 def _model(said: Mapping[str, Any] | None) -> Model | None:

@@ -74,6 +74,7 @@ def batch(site: Site, jobs: JobSettings, plan: Plan, looked: Looked, asked: Mapp
             gpus=int(on_gpu),
         ),
         queue=queue,
+        finish_queue=_without_gpu(queue, jobs) if on_gpu else queue,
         scheduler=name,
         at_once=asked["array_limit"] or jobs.at_once,
         mail=asked["mail"],
@@ -148,6 +149,13 @@ def wants_gpu(plan: Plan, jobs: JobSettings) -> bool:
     if device == "auto":
         return jobs.gpu is not None and "cuda" in plan.spec.devices
     return device.startswith("cuda")
+
+
+def _without_gpu(queue: Queue, jobs: JobSettings) -> Queue:
+    """Where what comes after the tasks goes, when these have GPUs: to the place for CPUs, where the site has one."""
+    if not jobs.cpu.queue.partition:
+        return dataclasses.replace(queue, gres=None)
+    return dataclasses.replace(jobs.cpu.queue, account=queue.account or jobs.cpu.queue.account)
 
 
 def queue_of(queue: Queue, asked: Mapping[str, Any]) -> Queue:

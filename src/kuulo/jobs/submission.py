@@ -48,7 +48,7 @@ def finish(folder: Path, name: str, batch: Batch, round_: Round) -> Array:
         command=(*_kuulo(), "finish", str(folder), str(round_.number)),
         resources=FINISH,
         after=(round_.array,) if round_.array else ("ARRAY",),
-        queue=dataclasses.replace(batch.queue, gres=None),
+        queue=batch.finish_queue,
         log=f"logs/finish{round_.number}.txt",
         mail=batch.mail if batch.mailer == "scheduler" else None,
         comment=f"kuulo {name}",
