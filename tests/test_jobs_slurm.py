@@ -345,7 +345,9 @@ def test_dry_run_shows_the_plan_and_queues_nothing(home: Home) -> None:
     assert done.returncode == 0, done.stderr
     for text in ("#SBATCH --nice=10", "sbatch --parsable", "when it would start", "300 MB", "0:10:00", "10.0 min"):
         assert text in done.stdout, (text, done.stdout)
-    assert not home.output.exists() and not (home.folder / "jobs").exists()
+    long = home.kuulo("submit", "in", "-e", "null", "-o", "out", "--time", "2-00:00:00")
+    assert long.returncode == 2 and "more than the partition allows, 1:00:00" in long.stderr
+    assert not list((home.folder / "jobs").glob("*"))
     assert home.slurm("squeue", "-h") == ""
 
 

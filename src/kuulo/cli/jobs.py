@@ -106,13 +106,14 @@ def logs(job: str, number: int | None, engines: bool) -> int:
 @click.argument("names", nargs=-1, required=True, metavar="JOB...")
 @click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Wait no longer.")
 @click.option("--quiet", "-q", is_flag=True, help="Say nothing.")
-def wait(names: tuple[str, ...], timeout: float | None, quiet: bool) -> int:
+@_json
+def wait(names: tuple[str, ...], timeout: float | None, quiet: bool, as_json: bool) -> int:
     """Wait until jobs are over. The exit code is theirs: 0 when all is done, 1 when something failed."""
     from kuulo.errors import EXIT_OK, EXIT_SOME_FAILED, CannotRun
     from kuulo.jobs import overview
 
     folders = [_jobs().find(name) for name in names]
-    began, told, failed = time.monotonic(), "", False
+    began, told, ended = time.monotonic(), "", []
     for folder in folders:
         while (one := overview.look(folder)).state not in overview.OVER:
             if timeout is not None and time.monotonic() - began > timeout:
@@ -122,28 +123,38 @@ def wait(names: tuple[str, ...], timeout: float | None, quiet: bool) -> int:
                 click.echo(line, err=True)
                 told = line
             time.sleep(LOOK_EVERY_S)
-        failed = failed or one.state != "done"
+        ended.append(one)
         if not quiet:
             click.echo(_progress(one), err=True)
-    return EXIT_SOME_FAILED if failed else EXIT_OK
+    if as_json:
+        click.echo(json.dumps([one.to_json() for one in ended], indent=1))
+    return EXIT_OK if all(one.state == "done" for one in ended) else EXIT_SOME_FAILED
 
 
 @jobs.command()
 @click.argument("names", nargs=-1, required=True, metavar="JOB...")
-def cancel(names: tuple[str, ...]) -> int:
+@_json
+def cancel(names: tuple[str, ...], as_json: bool) -> int:
     """End jobs. What is done stays, and what was begun goes on where it was with `kuulo jobs retry`."""
     from kuulo import schedulers
     from kuulo.jobs import overview, plan_file
 
+    said = []
     for folder in [_jobs().find(name) for name in names]:
         one = overview.look(folder)
         if one.state in overview.OVER:
-            click.echo(f"job {folder.name} is over already: {one.state}")
+            said.append({"job": folder.name, "cancelled": False, "state": one.state})
+            if not as_json:
+                click.echo(f"job {folder.name} is over already: {one.state}")
             continue
         # What comes after first: it would take the end of the tasks for its beginning.
         ids = [id_ for round_ in folder.rounds() for id_ in reversed(round_.ids)]
         schedulers.of(plan_file.read(folder.path).scheduler).cancel(ids)
-        click.echo(f"job {folder.name} was cancelled: {one.count('done', 'skipped')} of {len(one.files)} are done")
+        said.append({"job": folder.name, "cancelled": True, "state": "cancelled"})
+        if not as_json:
+            click.echo(f"job {folder.name} was cancelled: {one.count('done', 'skipped')} of {len(one.files)} are done")
+    if as_json:
+        click.echo(json.dumps(said, indent=1))
     return 0
 
 

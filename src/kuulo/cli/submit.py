@@ -131,6 +131,8 @@ def _submitted(folder: Any, batch: Batch, looked: Looked, round_: Any, asked: Ma
     _say_looked(looked, asked)
     if asked["quiet"]:
         return EXIT_OK
+    for note in batch.notes:
+        click.echo(note, err=True)
     tasks = f"{len(batch.tasks)} {'task' if len(batch.tasks) == 1 else 'tasks'}"
     click.echo(f"job {folder.name}: {len(batch.items)} recordings in {tasks} ({batch.scheduler} {round_.array})")
     click.echo(f"  how it goes:  kuulo jobs show {folder.name}")

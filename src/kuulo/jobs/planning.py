@@ -61,6 +61,11 @@ def batch(site: Site, jobs: JobSettings, plan: Plan, looked: Looked, asked: Mapp
     notes = []
     time = minutes(asked["time_"]) if asked["time_"] else minutes_for(longest_s, words.source)
     if limits.minutes is not None and time > limits.minutes:
+        if asked["time_"]:
+            raise UsageError(
+                f"--time {asked['time_']} is more than the partition allows, {clock(60 * limits.minutes)}",
+                do="less: what takes longer goes on in another run by itself",
+            )
         time = limits.minutes
         notes.append(f"the partition's limit is {clock(60 * time)}: what takes longer goes on in another run by itself")
     return Batch(
@@ -217,7 +222,7 @@ def table(made: Batch) -> str:
         lines += [
             f"speed       {pace.speed:.3g} times real time: {pace.why}",
             *([f"speakers    {made.turns_pace.speed:.3g}: {made.turns_pace.why}"] if made.turns_pace else []),
-            f"estimate    {duration(min(times))} to {duration(max(times))} each, {duration(pace.load_s)} of it to load",
+            f"estimate    {_range(times)} each, {duration(pace.load_s)} of it to load",
         ]
         factor, more = MARGINS[pace.source]
         reason = (
@@ -239,6 +244,11 @@ def table(made: Batch) -> str:
     if len(made.tasks) > SHOWN:
         lines.append(f"   ... and {len(made.tasks) - SHOWN} more, each shorter")
     return "\n".join(lines)
+
+
+def _range(times: Sequence[float]) -> str:
+    shortest, longest = duration(min(times)), duration(max(times))
+    return longest if shortest == longest else f"{shortest} to {longest}"
 
 
 SHOWN = 20
