@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kuulo import atomic
+from kuulo import atomic, engines
 from kuulo.errors import CannotRun
 from kuulo.jobs.batch import Pace
 
@@ -145,64 +145,41 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
 FILE_S = 0.3
 """Each recording beside its sound: opening, digest, writing results."""
 
-# Times real time of the model large on a GPU (large-v2, beam 5; faster-whisper's README, RTX 3070 Ti, 13 min of sound:
-# openai-whisper 2 min 23 s, transformers 1 min 52 s, whisper.cpp 1 min 5 s, faster-whisper 1 min 3 s and 17 s with
-# batches of 8; insanely-fast-whisper's README names 92 for an A100, whisperX's 60 to 70; both as faster-whisper's
-# batches here; whisper-diarization: 15, the safe value in the source of AaltoRSE/speech2text).
-GPU_LARGE: Mapping[str, float] = {
-    "faster-whisper": 12.4, "insanely-fast-whisper": 46, "openai-whisper": 5.5, "transformers": 7.0,
-    "whisper-cpp": 12.0, "whisper-diarization": 15, "whisperx": 46,
-}  # fmt: skip
-GPU_BATCHED: Mapping[str, float] = {"faster-whisper": 46}
-
-# The model small on eight cores of an i7-12700K (the same README: openai-whisper 6 min 58 s, whisper.cpp 2 min 5 s,
-# faster-whisper int8 1 min 42 s, 51 s with batches of 8). The others: no figures, taken as openai-whisper.
-CPU_SMALL: Mapping[str, float] = {
-    "faster-whisper": 7.6, "openai-whisper": 1.9, "sherpa-onnx": 1.9, "transformers": 1.9, "whisper-cpp": 6.2,
-}  # fmt: skip
-CPU_BATCHED: Mapping[str, float] = {"faster-whisper": 15}
 CPU_CORES = 8
+"""Of the machine on which figures for CPUs were made."""
 
-# Speeds beside the model large (openai-whisper's README, A100, English).
 RELATIVE: Mapping[str, float] = {"tiny": 10, "base": 7, "small": 4, "medium": 2, "turbo": 8, "large": 1}
-
-# Telling speakers apart: pyannote's README, H100: 31 to 37 s for an hour; resemblyzer: 1 s of one core for a minute,
-# bench/speakers.py; sherpa-onnx names none.
-TURNS: Mapping[tuple[str, str], float] = {
-    ("pyannote", "cuda"): 97,
-    ("resemblyzer", "cpu"): 60,
-    ("channels", "cpu"): 100,
-}
+"""Speeds beside the model large (openai-whisper's README, A100, English)."""
 
 CAREFUL = 0.5
 """Published figures come from fast, quiet machines."""
 
-SLOWEST = 0.5
+SLOWEST, TURNS = 0.5, 2.0
+"""Of words and of turns, where nothing is known."""
+
 LOAD_S = 30.0
 """To load a large model from a shared file system for the first time."""
 
 
 def published(work: Work, model_bytes: int) -> Pace:
-    """What papers and documents say, halved; a guess where they say nothing."""
+    """What papers and documents say (`EngineSpec.speeds`), halved; a guess where they say nothing."""
     memory = 700_000_000 + 2 * model_bytes
-    if work.model == "" or (work.engine, work.device) in TURNS:
-        speed = TURNS.get((work.engine, work.device))
-        source = PUBLISHED if speed else GUESS
-        why = f"{source}: {work.engine}" if speed else f"a guess: nothing is known of {work.engine}'s speed"
-        return Pace(CAREFUL * (speed or 2.0), 5.0, FILE_S, memory, source, why)
+    spec = engines.spec(work.engine) if work.engine in engines.names() else None
+    figures = spec.speeds if spec else {}
+    figure = (figures.get(f"{work.device} batched") if work.batch_size > 1 else None) or figures.get(work.device)
+    if spec and "diarize" in spec.tasks:
+        why = f"published figures of {work.engine}, halved" if figure else f"a guess: no figures of {work.engine}"
+        return Pace(CAREFUL * (figure or TURNS), 5.0, FILE_S, memory, PUBLISHED if figure else GUESS, why)
     size = next((name for name in RELATIVE if name in work.model), None)
-    batched = work.batch_size > 1
-    if work.device == "cpu":
-        figure = (CPU_BATCHED if batched else {}).get(work.engine) or CPU_SMALL.get(work.engine)
-        known = figure and figure * RELATIVE[size or "large"] / RELATIVE["small"] * scale(work, CPU_CORES)
-    else:
-        figure = (GPU_BATCHED if batched else {}).get(work.engine) or GPU_LARGE.get(work.engine)
-        known = figure and figure * RELATIVE[size or "large"]
-    if known and size:
-        return Pace(CAREFUL * known, LOAD_S, FILE_S, memory, PUBLISHED, f"published figures of {work.engine}, halved")
-    guess = known or SLOWEST
-    unknown = work.model if known else work.engine
-    return Pace(CAREFUL * guess, LOAD_S, FILE_S, memory, GUESS, f"a guess: no figures are known of {unknown}")
+    if figure and work.device == "cpu":
+        figure *= RELATIVE[size or "large"] / RELATIVE["small"] * scale(work, CPU_CORES)
+    elif figure:
+        figure *= RELATIVE[size or "large"]
+    if figure and size:
+        return Pace(CAREFUL * figure, LOAD_S, FILE_S, memory, PUBLISHED, f"published figures of {work.engine}, halved")
+    unknown = work.model if figure else work.engine
+    why = f"a guess: no figures are known of {unknown}"
+    return Pace(CAREFUL * (figure or SLOWEST), LOAD_S, FILE_S, memory, GUESS, why)
 
 
 def node() -> str:

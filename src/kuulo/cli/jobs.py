@@ -59,7 +59,8 @@ def show(job: str, as_json: bool) -> int:
         click.echo(json.dumps(one.to_json(), indent=1))
         return 0
     click.echo(f"job {one.name}: {one.state}{_because(one)}")
-    click.echo(f"  submitted {one.submitted} ({one.scheduler} {', '.join(one.ids)})")
+    ids = ", ".join(id_ for id_ in one.ids if "/" not in id_)  # those of this machine's queue are paths
+    click.echo(f"  submitted {one.submitted} ({' '.join(filter(None, (one.scheduler, ids)))})")
     if one.starts_at:
         click.echo(f"  starts about {_when(one.starts_at)}")
     if one.ends_by:

@@ -134,10 +134,17 @@ def _submitted(folder: Any, batch: Batch, looked: Looked, round_: Any, asked: Ma
     for note in batch.notes:
         click.echo(note, err=True)
     tasks = f"{len(batch.tasks)} {'task' if len(batch.tasks) == 1 else 'tasks'}"
-    click.echo(f"job {folder.name}: {len(batch.items)} recordings in {tasks} ({batch.scheduler} {round_.array})")
+    click.echo(
+        f"job {folder.name}: {len(batch.items)} recordings in {tasks} ({_called(batch.scheduler, round_.array)})"
+    )
     click.echo(f"  how it goes:  kuulo jobs show {folder.name}")
     click.echo(f"  its folder:   {folder.path}")
     return EXIT_OK
+
+
+def _called(scheduler: str, id_: str) -> str:
+    """The scheduler and its number. Those of this machine's queue are paths, which say nothing to people."""
+    return scheduler if "/" in id_ else f"{scheduler} {id_}"
 
 
 def _say_looked(looked: Looked, asked: Mapping[str, Any]) -> None:

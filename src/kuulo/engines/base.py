@@ -65,7 +65,9 @@ class EngineSpec:
     place (None: it reads a whole recording and reports as it goes). `languages`: None for Whisper's list.
     `differs`: what it does otherwise than the other engines, whatever the options, a sentence each. `words_need`: the
     raw option without which it has no words' times. `voices`: of one that tells speakers apart, whether it gives their
-    embeddings, so that a roster's can be compared with them."""
+    embeddings, so that a roster's can be compared with them. `speeds`: published figures, in times real time, where
+    there are any: `cuda` and `cuda batched` of the model large on a GPU, `cpu` and `cpu batched` (batches of 8) of the
+    model small on eight cores; of an engine that tells speakers apart, whatever its model."""
 
     name: str
     summary: str
@@ -86,6 +88,7 @@ class EngineSpec:
     differs: Tuple[str, ...] = ()
     words_need: Optional[str] = None
     voices: bool = False
+    speeds: Mapping[str, float] = field(default_factory=dict)
 
 
 class Unusable(Exception):

@@ -71,6 +71,8 @@ SPEC = EngineSpec(
         "sampling above temperature 0 cannot be seeded: a window that falls back may read otherwise the next time",
         "windows of several recordings are decoded together; the words are those of one by one",
     ),
+    # faster-whisper's README, 13 min of sound: large-v2, beam 5, on an RTX 3070 Ti; small on 8 cores of an i7-12700K.
+    speeds={"cuda": 12.4, "cuda batched": 46, "cpu": 7.6, "cpu batched": 15},
 )
 
 BATCHED_SECTION_MS = 10 * 60 * 1000

@@ -55,6 +55,8 @@ SPEC = EngineSpec(
         "what the others are compared with; slow on a CPU, in float32 alone",
         "recordings are handed over in sections of five minutes, cut at quiet places; a stopped run goes on there",
     ),
+    # faster-whisper's README, 13 min of sound: large-v2, beam 5, on an RTX 3070 Ti; small on 8 cores of an i7-12700K.
+    speeds={"cuda": 5.5, "cpu": 1.9},
 )
 
 PRECISIONS = ("auto", "float16", "float32")

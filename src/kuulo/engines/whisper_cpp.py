@@ -75,6 +75,8 @@ SPEC = EngineSpec(
         "word times come from its own alignment, as near the truth as openai-whisper's, not equal to them",
         "it gives no no-speech probability",
     ),
+    # faster-whisper's README, 13 min of sound: large-v2, beam 5, on an RTX 3070 Ti; small on 8 cores of an i7-12700K.
+    speeds={"cuda": 12.0, "cpu": 6.2},
 )
 
 BEST_OF = 5  # whisper-cli's default

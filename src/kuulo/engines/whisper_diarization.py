@@ -70,6 +70,8 @@ SPEC = EngineSpec(
         "its other models (NeMo's, the aligner, punctuation) have to be in caches that the engine options name",
         "the program is started, and all models loaded, for each recording",
     ),
+    # The safe value in the source of AaltoRSE/speech2text, with speakers.
+    speeds={"cuda": 15},
 )
 
 VARIABLE = "KUULO_WHISPER_DIARIZATION"

@@ -84,7 +84,7 @@ def submit(array: Array, script: str) -> str:
     """Start the process that runs the tasks, detached from this one. Raises CannotRun."""
     path = _file(array.folder / "logs", Path(script).stem)
     said = {
-        "script": script,
+        "script": _copied(array.folder / script, path),
         "folder": str(array.folder),
         "log": array.log,
         "at_once": array.at_once,
@@ -110,6 +110,17 @@ def submit(array: Array, script: str) -> str:
             raise CannotRun("the queue did not start", looked_at=str(array.folder / "logs" / "queue.txt"))
         time.sleep(0.02)
     return str(path)
+
+
+def _copied(script: Path, beside: Path) -> str:
+    """A copy of the script as it is now, as schedulers keep one: the file may be another's when the task begins. Raises
+    CannotRun."""
+    copy = beside.with_suffix(".sh")
+    try:
+        atomic.write_bytes(copy, script.read_bytes(), mode=0o700)
+    except OSError as error:
+        raise CannotRun(f"the script cannot be read: {error.strerror}", looked_at=str(script)) from error
+    return str(copy)
 
 
 def _file(folder: Path, name: str) -> Path:
