@@ -546,6 +546,7 @@ def test_one_mail_with_numbers_and_without_names(
     assert "To: me@uni.example" in mail and "Subject: Kuulo job k1: 1 failed" in mail and "1 done, 1 failed" in mail
     assert ".wav" not in mail
     program.write_text("#!/bin/sh\nexit 75\n")
+    assert finish.run(job.path, 1) == 1 and "no mail" not in capsys.readouterr().err, "it was told already"
     (job.path / "report.json").unlink()
     finish.run(job.path, 1)
     assert "no mail was sent" in capsys.readouterr().err

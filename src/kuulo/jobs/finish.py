@@ -29,6 +29,8 @@ def run(folder: Path, round_: int) -> int:
     if not rounds or rounds[-1].number != round_:
         _say(f"round {round_} is not the job's last: nothing to do")
         return EXIT_OK
+    if (said := job.report()) is not None:  # its node failed after all was done
+        return EXIT_SOME_FAILED if said["counts"][report.FAILED] else EXIT_OK
     tasks = tasks_of(job, [len(task) for task in batch.tasks])
     states = scheduler_states(batch, rounds)
     if busy := [n for n, state in states.items() if state.state in (WAITING, RUNNING)]:
