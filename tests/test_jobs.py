@@ -502,6 +502,8 @@ def test_what_comes_after_needs_no_gpu() -> None:
     jobs = settings.settings({"cpu": {"partition": "batch", "qos": "short"}, "gpu": {"partition": "gpu"}}, {}, "")
     assert planning._without_gpu(gpu, jobs) == Queue("batch", "mine", "short")
     assert planning._without_gpu(gpu, settings.settings({}, {}, "")) == Queue("gpu", "mine")
+    raw = Queue("gpu", extra=(("begin", "now"), ("gres", "gpu:2"), ("time", "60")))
+    assert planning._for_finish(raw).extra == (("begin", "now"),)
 
 
 def test_pieces_are_what_they_are_called() -> None:

@@ -79,7 +79,7 @@ def batch(site: Site, jobs: JobSettings, plan: Plan, looked: Looked, asked: Mapp
             gpus=int(on_gpu),
         ),
         queue=queue,
-        finish_queue=_without_gpu(queue, jobs) if on_gpu else queue,
+        finish_queue=_for_finish(_without_gpu(queue, jobs) if on_gpu else queue),
         scheduler=name,
         at_once=asked["array_limit"] or jobs.at_once,
         mail=asked["mail"],
@@ -161,6 +161,17 @@ def _without_gpu(queue: Queue, jobs: JobSettings) -> Queue:
     if not jobs.cpu.queue.partition:
         return dataclasses.replace(queue, gres=None)
     return dataclasses.replace(jobs.cpu.queue, account=queue.account or jobs.cpu.queue.account)
+
+
+TASKS_ALONE = frozenset(
+    {"cpus-per-task", "exclusive", "gpus", "gpus-per-node", "gpus-per-task", "gres", "mem", "mem-per-cpu", "mem-per-gpu",
+     "nodelist", "nodes", "ntasks", "time", "tmp"}
+)  # fmt: skip
+"""The scheduler's own options that say what a task needs, and not what comes after."""
+
+
+def _for_finish(queue: Queue) -> Queue:
+    return dataclasses.replace(queue, extra=tuple((k, v) for k, v in queue.extra if k not in TASKS_ALONE))
 
 
 def queue_of(queue: Queue, asked: Mapping[str, Any]) -> Queue:
