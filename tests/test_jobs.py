@@ -18,7 +18,7 @@ import jobs_made
 import recordings
 from kuulo import audio, report
 from kuulo.errors import CannotRun, InputFailed, UsageError
-from kuulo.jobs import account, claims, finish, plan_file, planning, settings, survey, task
+from kuulo.jobs import account, amounts, claims, finish, plan_file, queues, settings, survey, task
 from kuulo.jobs.batch import WHOLE, Batch, Item, Pace, Piece, Refused
 from kuulo.jobs.folder import Folder, Jobs, Round, TaskLog, tasks_of
 from kuulo.schedulers.base import (
@@ -482,28 +482,28 @@ def test_settings_that_cannot_be(said: dict[str, Any], why: str) -> None:
     [("90", 90), ("1:30", 2), ("1:30:00", 90), ("2-0", 2880), ("1-12:30", 2190), ("30:00:00", 1800), ("0:10", 1)],
 )
 def test_times_are_read_as_slurm_does(text: str, minutes: int) -> None:
-    assert planning.minutes(text) == minutes
+    assert amounts.minutes(text) == minutes
 
 
 def test_sizes_are_read_as_slurm_does() -> None:
-    assert [planning.megabytes(t) for t in ("8G", "6000M", "6000", "2048k", "1t", "8gb")] == [
+    assert [amounts.megabytes(t) for t in ("8G", "6000M", "6000", "2048k", "1t", "8gb")] == [
         8192, 6000, 6000, 2, 1048576, 8192,
     ]  # fmt: skip
     for text in ("", "-1G", "0", "8 G", "G", "1.5G"):
         with pytest.raises(UsageError):
-            planning.megabytes(text)
+            amounts.megabytes(text)
     for text in ("", "soon", "1:2:3:4", "-5"):
         with pytest.raises(UsageError):
-            planning.minutes(text)
+            amounts.minutes(text)
 
 
 def test_what_comes_after_needs_no_gpu() -> None:
     gpu = Queue("gpu", "mine", gres="gpu:a100")
     jobs = settings.settings({"cpu": {"partition": "batch", "qos": "short"}, "gpu": {"partition": "gpu"}}, {}, "")
-    assert planning._without_gpu(gpu, jobs) == Queue("batch", "mine", "short")
-    assert planning._without_gpu(gpu, settings.settings({}, {}, "")) == Queue("gpu", "mine")
+    assert queues.without_gpu(gpu, jobs) == Queue("batch", "mine", "short")
+    assert queues.without_gpu(gpu, settings.settings({}, {}, "")) == Queue("gpu", "mine")
     raw = Queue("gpu", extra=(("begin", "now"), ("gres", "gpu:2"), ("time", "60")))
-    assert planning._for_finish(raw).extra == (("begin", "now"),)
+    assert queues.for_finish(raw).extra == (("begin", "now"),)
 
 
 def test_pieces_are_what_they_are_called() -> None:

@@ -52,7 +52,7 @@ def jobs(context: click.Context, every: bool, as_json: bool) -> int:
 @_json
 def show(job: str, as_json: bool) -> int:
     """A job's recordings and tasks."""
-    from kuulo.jobs import overview, planning
+    from kuulo.jobs import amounts, overview
 
     one = overview.look(_jobs().find(job))
     if as_json:
@@ -66,7 +66,7 @@ def show(job: str, as_json: bool) -> int:
     if one.ends_by:
         click.echo(f"  its time limit is over at {_when(one.ends_by)}")
     if one.left_s is not None:
-        click.echo(f"  about {planning.duration(one.left_s)} are left")
+        click.echo(f"  about {amounts.duration(one.left_s)} are left")
     for note in one.notes:
         click.echo(f"  {note}")
     click.echo(f"  results: {one.output}")
@@ -224,7 +224,7 @@ def _jobs() -> Any:
 
 
 def _row(one: Overview) -> tuple[str, ...]:
-    from kuulo.jobs import planning
+    from kuulo.jobs import amounts
 
     numbers = [
         one.count("done", "skipped"),
@@ -232,7 +232,7 @@ def _row(one: Overview) -> tuple[str, ...]:
         one.count("in work", "being joined"),
         one.count("left"),
     ]
-    sound = planning.duration(one.audio_ms / 1000)
+    sound = amounts.duration(one.audio_ms / 1000)
     submitted = one.submitted[:16].replace("T", " ")
     return (one.name, submitted, one.state, str(len(one.files)), *map(str, numbers), sound, one.reason)
 
@@ -249,10 +249,10 @@ def _because(one: Overview) -> str:
 
 
 def _file_row(file: Any) -> tuple[str, ...]:
-    from kuulo.jobs import planning
+    from kuulo.jobs import amounts
 
     heard = f"{100 * file.done_ms // file.length_ms}%" if file.length_ms else ""
-    return (file.state, planning.duration(file.length_ms / 1000), heard, file.source)
+    return (file.state, amounts.duration(file.length_ms / 1000), heard, file.source)
 
 
 def _when(at: float) -> str:

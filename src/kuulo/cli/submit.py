@@ -172,7 +172,7 @@ def _show(batch: Batch, looked: Looked, asked: Mapping[str, Any]) -> int:
     """The plan, the script and the exact command."""
     from kuulo import schedulers
     from kuulo.errors import EXIT_OK
-    from kuulo.jobs import plan_file, planning, submission
+    from kuulo.jobs import plan_file, submission, table
     from kuulo.jobs.folder import Round
 
     scheduler = schedulers.of(batch.scheduler)
@@ -190,7 +190,7 @@ def _show(batch: Batch, looked: Looked, asked: Mapping[str, Any]) -> int:
         click.echo(json.dumps({**said, **_counts(looked)}, indent=1))
         return EXIT_OK
     _say_looked(looked, asked)
-    click.echo(planning.table(batch))
+    click.echo(table.table(batch))
     click.echo(f"\nthe script, job-1.sh in the job's folder:\n\n{script}")
     click.echo(f"the command, given in that folder: {command}")
     if starts:

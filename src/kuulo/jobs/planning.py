@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from kuulo import engines, machine, schedulers, speeds
 from kuulo.errors import UsageError
 from kuulo.jobs import packing
-from kuulo.jobs.batch import TURNS, WHOLE, Batch, Pace, Piece
+from kuulo.jobs.amounts import clock, megabytes, minutes
+from kuulo.jobs.batch import Batch, Pace
 from kuulo.jobs.packing import Aim, Costs
+from kuulo.jobs.queues import for_finish, queue_of, wants_gpu, without_gpu
 from kuulo.jobs.settings import JobSettings, Place
 from kuulo.jobs.survey import Looked
 from kuulo.plan import WORKER_OVERHEAD_BYTES, Plan
@@ -79,7 +79,7 @@ def batch(site: Site, jobs: JobSettings, plan: Plan, looked: Looked, asked: Mapp
             gpus=int(on_gpu),
         ),
         queue=queue,
-        finish_queue=_for_finish(_without_gpu(queue, jobs) if on_gpu else queue),
+        finish_queue=for_finish(without_gpu(queue, jobs) if on_gpu else queue),
         scheduler=name,
         at_once=asked["array_limit"] or jobs.at_once,
         mail=asked["mail"],
@@ -145,151 +145,3 @@ def _limit_s(limit: int | None, source: str) -> float | None:
         return None
     factor, more = MARGINS[source]
     return max(60.0, (limit - more) * 60 / factor)
-
-
-def wants_gpu(plan: Plan, jobs: JobSettings) -> bool:
-    """Whether the tasks get a GPU: where one is asked for, or where the site has a place for them and the engine can
-    use one."""
-    device = str(plan.options["device"])
-    if device == "auto":
-        return jobs.gpu is not None and "cuda" in plan.spec.devices
-    return device.startswith("cuda")
-
-
-def _without_gpu(queue: Queue, jobs: JobSettings) -> Queue:
-    """Where what comes after the tasks goes, when these have GPUs: to the place for CPUs, where the site has one."""
-    if not jobs.cpu.queue.partition:
-        return dataclasses.replace(queue, gres=None)
-    return dataclasses.replace(jobs.cpu.queue, account=queue.account or jobs.cpu.queue.account)
-
-
-TASKS_ALONE = frozenset(
-    {"cpus-per-task", "exclusive", "gpus", "gpus-per-node", "gpus-per-task", "gres", "mem", "mem-per-cpu", "mem-per-gpu",
-     "nodelist", "nodes", "ntasks", "time", "tmp"}
-)  # fmt: skip
-"""The scheduler's own options that say what a task needs, and not what comes after."""
-
-
-def _for_finish(queue: Queue) -> Queue:
-    return dataclasses.replace(queue, extra=tuple((k, v) for k, v in queue.extra if k not in TASKS_ALONE))
-
-
-def queue_of(queue: Queue, asked: Mapping[str, Any]) -> Queue:
-    """The place's queue with what the flags say of it. Raises UsageError."""
-    extra = dict(queue.extra)
-    for text in asked["raw"]:
-        key, equals, value = text.partition("=")
-        key = key.strip().lstrip("-")
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9-]*", key):
-            raise UsageError(f"--slurm {text!r} is not KEY=VALUE", do="for example --slurm exclude=node17")
-        extra[key] = value if equals else ""
-    return Queue(
-        partition=asked["partition"] or extra.pop("partition", None) or queue.partition,
-        account=asked["account"] or extra.pop("account", None) or queue.account,
-        qos=asked["qos"] or extra.pop("qos", None) or queue.qos,
-        constraint=extra.pop("constraint", None) or queue.constraint,
-        gres=queue.gres,
-        extra=tuple(sorted(extra.items())),
-    )
-
-
-def minutes(text: str) -> int:
-    """Minutes in `90`, `1:30:00`, `2-12:00:00`, as Slurm reads times; rounded up, at least 1. Raises UsageError."""
-    found = re.fullmatch(r"(?:(\d{1,4})-)?(\d{1,5})(?::(\d{1,2}))?(?::(\d{1,2}))?", text.strip())
-    if not found:
-        raise UsageError(f"{text!r} is not a time", do="write minutes (90), HH:MM:SS or D-HH:MM:SS")
-    days, *rest = found.groups()
-    numbers = [int(n) for n in rest if n is not None]
-    if days is not None:  # D-HH, D-HH:MM, D-HH:MM:SS
-        hours, mins, seconds = [*numbers, 0, 0][:3]
-    elif len(numbers) == 3:
-        hours, mins, seconds = numbers
-    else:  # MM, MM:SS
-        hours, mins, seconds = 0, numbers[0], [*numbers, 0][1]
-    return max(1, int(days or 0) * 1440 + hours * 60 + mins + (seconds > 0))
-
-
-def megabytes(text: str) -> int:
-    """Megabytes in `8G`, `6000M`, `6000`, as Slurm reads sizes. Raises UsageError."""
-    found = re.fullmatch(r"(\d{1,9})([kmgt]?)b?", text.strip().lower())
-    if not found or not int(found[1]):
-        raise UsageError(f"{text!r} is not a size", do="write 8G or 6000M")
-    factor = {"k": 1 / 1024, "": 1, "m": 1, "g": 1024, "t": 1024 * 1024}[found[2]]
-    return max(1, round(int(found[1]) * factor))
-
-
-def table(made: Batch) -> str:
-    """The plan for people: tasks, sound, what is asked for and why."""
-    ask, pace = made.resources, made.pace
-    costs = Costs(pace, made.turns_pace) if pace else None
-    times = [packing.task_s(task, made.items, costs) for task in made.tasks] if costs else []
-    sound = sum(packing.length_ms(item) for item in made.items) / 1000
-    cut = len({piece.item for task in made.tasks for piece in task if piece.kind != WHOLE})
-    lines = [
-        f"recordings  {len(made.items)}, {duration(sound)} of sound" + (f"; {cut} cut into parts" if cut else ""),
-        f"tasks       {len(made.tasks)}" + (f", {made.at_once} at a time" if made.at_once else ""),
-    ]
-    if pace and times:
-        lines += [
-            f"speed       {pace.speed:.3g} times real time: {pace.why}",
-            *([f"speakers    {made.turns_pace.speed:.3g}: {made.turns_pace.why}"] if made.turns_pace else []),
-            f"estimate    {_range(times)} each, {duration(pace.load_s)} of it to load",
-        ]
-        factor, more = MARGINS[pace.source]
-        reason = (
-            f"{factor:g} times the longest and {more} min"
-            if ask.minutes == minutes_for(max(times), pace.source)
-            else "as asked for"
-        )
-        lines.append(f"time limit  {clock(60 * ask.minutes)} each: {reason}")
-    workers = made.plan.options["workers"]
-    lines.append(f"memory      {ask.memory_mb} MB each: {workers} {'worker' if workers == 1 else 'workers'}")
-    lines.append(f"cores       {ask.cpus} each" + (f", {ask.gpus} GPU" if ask.gpus else ""))
-    lines.append(f"where       {_where(made)}")
-    lines += [f"note        {note}" for note in made.notes]
-    lines += ["", f"{'task':>6}  {'recordings':>10}  {'sound':>10}  {'estimate':>10}"]
-    for number, task in enumerate(made.tasks[:SHOWN]):
-        sound = sum(packing.piece_ms(piece, made.items) for piece in task if piece.kind != TURNS) / 1000
-        seconds = duration(times[number]) if times else ""
-        lines.append(f"{number:>6}  {_number(task):>10}  {duration(sound):>10}  {seconds:>10}")
-    if len(made.tasks) > SHOWN:
-        lines.append(f"   ... and {len(made.tasks) - SHOWN} more, each shorter")
-    return "\n".join(lines)
-
-
-def _range(times: Sequence[float]) -> str:
-    shortest, longest = duration(min(times)), duration(max(times))
-    return longest if shortest == longest else f"{shortest} to {longest}"
-
-
-SHOWN = 20
-"""Tasks that the table shows."""
-
-
-def _number(task: Sequence[Piece]) -> str:
-    """How many recordings and parts a task has."""
-    parts = sum(piece.kind != WHOLE for piece in task)
-    return f"{len(task) - parts}" + (f"+{parts} parts" if parts else "")
-
-
-def _where(made: Batch) -> str:
-    """The scheduler and what it is told of the queue."""
-    queue = made.queue
-    told = {"partition": queue.partition, "account": queue.account, "QOS": queue.qos, "constraint": queue.constraint}
-    usual = os.environ.get("SBATCH_PARTITION")
-    if made.scheduler == "slurm" and usual and not queue.partition:
-        told["partition"] = f"{usual} ($SBATCH_PARTITION)"
-    return ", ".join([made.scheduler, *(f"{name} {value}" for name, value in told.items() if value)])
-
-
-def duration(seconds: float) -> str:
-    """For people: 45 s, 12.5 min, 3.2 h."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
-
-
-def clock(seconds: float) -> str:
-    """A time limit: 1:30:00, 2-12:00:00."""
-    days, rest = divmod(round(seconds), 86_400)
-    return (f"{days}-" if days else "") + f"{rest // 3600}:{rest // 60 % 60:02}:{rest % 60:02}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kuulo import report
 from kuulo.errors import KuuloError, UsageError
-from kuulo.jobs import claims, overview, plan_file, planning, submission
+from kuulo.jobs import amounts, claims, overview, plan_file, submission
 from kuulo.jobs.folder import REPORT, Folder, Round, tasks_of
 
 
@@ -33,8 +33,8 @@ def retry(job: Folder, time: str | None, memory: str | None) -> Round:
     resources = rounds[-1].resources if rounds else batch.resources
     resources = dataclasses.replace(
         resources,
-        minutes=planning.minutes(time) if time else resources.minutes,
-        memory_mb=planning.megabytes(memory) if memory else resources.memory_mb,
+        minutes=amounts.minutes(time) if time else resources.minutes,
+        memory_mb=amounts.megabytes(memory) if memory else resources.memory_mb,
     )
     report_, kept = job.path / REPORT, job.path / f"report-{len(rounds)}.json"
     with claims.submitting(Path(batch.plan.options["output"])):
