@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import jobs_made
 from kuulo import speeds
 from kuulo.errors import CannotRun
 from kuulo.jobs import measuring, packing, planning
@@ -181,3 +182,14 @@ def test_hours_are_those_of_the_tasks() -> None:
     both = measuring.total([one, one])
     assert (both.jobs, both.audio_h, both.time, both.memory) == (2, 4.0, 0.5, 0.5)
     assert measuring.Taken().time is None
+
+
+def test_as_many_workers_as_cores_and_memory_allow() -> None:
+    large = jobs_made.planned(Path("out"), model="miniature")
+    assert large.model is not None
+    large = dataclasses.replace(large, model=dataclasses.replace(large.model, bytes=3 * 10**9))
+    need = planning.worker_bytes(large)
+    assert need == 6_700_000_000
+    assert planning.workers_on(large, 8, None) == (8 * planning.BYTES_PER_CPU - planning.BASE_BYTES) // need == 5
+    assert planning.workers_on(large, 8, 8000) == 1, "a laptop's memory"
+    assert planning.workers_on(large, 2, 64_000) == 2

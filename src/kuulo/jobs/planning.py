@@ -46,7 +46,8 @@ def batch(site: Site, jobs: JobSettings, plan: Plan, looked: Looked, asked: Mapp
     limits = scheduler.limits(queue)
     cpus = asked["cpus"] or (machine.cores() if name == "local" else place.cpus)
     memory_mb = megabytes(asked["mem"]) if asked["mem"] else None
-    workers = plan.options["workers"] or (1 if on_gpu else workers_on(plan, cpus, memory_mb))
+    room_mb = memory_mb or (machine.memory_bytes() >> 20 if name == "local" else None)
+    workers = plan.options["workers"] or (1 if on_gpu else workers_on(plan, cpus, room_mb))
     words, turns = paces(site, plan, cpus, on_gpu=on_gpu, place=queue.partition or name)
     costs = Costs(words, turns)
     aim = Aim(
