@@ -40,7 +40,7 @@ def batch(site: Site, jobs: JobSettings, plan: Plan, looked: Looked, asked: Mapp
     not answer."""
     name = asked["scheduler"] or jobs.scheduler or schedulers.usual()
     scheduler = schedulers.of(name)
-    on_gpu = wants_gpu(plan, jobs)
+    on_gpu = wants_gpu(plan, there=machine.gpus() > 0 if name == "local" else jobs.gpu is not None)
     place = (jobs.gpu or Place(Queue(gres="gpu"))) if on_gpu else jobs.cpu
     queue = queue_of(place.queue, asked)
     limits = scheduler.limits(queue)

@@ -13,12 +13,12 @@ from kuulo.plan import Plan
 from kuulo.schedulers.base import Queue
 
 
-def wants_gpu(plan: Plan, jobs: JobSettings) -> bool:
-    """Whether the tasks get a GPU: where one is asked for, or where the site has a place for them and the engine can
-    use one."""
+def wants_gpu(plan: Plan, *, there: bool) -> bool:
+    """Whether the tasks get a GPU: where one is asked for, or where there are some (on this machine, or a place of the
+    site's) and the engine can use one."""
     device = str(plan.options["device"])
     if device == "auto":
-        return jobs.gpu is not None and "cuda" in plan.spec.devices
+        return there and "cuda" in plan.spec.devices
     return device.startswith("cuda")
 
 
