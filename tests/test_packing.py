@@ -142,6 +142,13 @@ def test_published_figures_are_halved_and_a_guess_is_called_one(work: Work, spee
     assert source in pace.why or "guess" in pace.why
 
 
+def test_the_least_sure_of_two_counts() -> None:
+    guess = dataclasses.replace(FAST, source=GUESS)
+    assert speeds.least_sure(FAST, None) == MEASURED
+    assert speeds.least_sure(FAST, dataclasses.replace(FAST, source=PUBLISHED)) == PUBLISHED
+    assert speeds.least_sure(guess, FAST) == GUESS
+
+
 def test_the_words_of_what_was_measured_with_speakers() -> None:
     both = dataclasses.replace(FAST, speed=8.0)
     words = speeds.without(both, TURNS_PACE)

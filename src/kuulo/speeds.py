@@ -109,7 +109,13 @@ def without(both: Pace, turns: Pace) -> Pace:
     """The words alone, of a task that was measured with both on the same cores: with the turns it is as measured."""
     left = 1 / both.speed - 1 / turns.speed
     memory = max(both.memory_bytes - turns.memory_bytes, both.memory_bytes // 2)
-    return replace(both, speed=1 / left if left > 0 else 2 * both.speed, memory_bytes=memory)
+    speed = 1 / left if left > 0 else 2 * both.speed
+    return replace(both, speed=speed, memory_bytes=memory, why=f"{both.why}, with speakers")
+
+
+def least_sure(*paces: Pace | None) -> str:
+    """The source of the one that is least to be relied on."""
+    return min((pace.source for pace in paces if pace), key=(GUESS, PUBLISHED, MEASURED).index)
 
 
 def _is_alike(one: Work, other: Work) -> bool:

@@ -49,18 +49,18 @@ def batch(site: Site, jobs: JobSettings, plan: Plan, looked: Looked, asked: Mapp
     room_mb = memory_mb or (machine.memory_bytes() >> 20 if name == "local" else None)
     workers = plan.options["workers"] or (1 if on_gpu else workers_on(plan, cpus, room_mb))
     words, turns = paces(site, plan, cpus, on_gpu=on_gpu, place=queue.partition or name)
-    costs = Costs(words, turns)
+    costs, source = Costs(words, turns), speeds.least_sure(words, turns)
     aim = Aim(
         task_s=60.0 * (minutes(asked["task_time"]) if asked["task_time"] else jobs.task_minutes or TASK_MINUTES),
         most_tasks=min(limits.tasks, MOST_TASKS),
-        limit_s=_limit_s(minutes(asked["time_"]) if asked["time_"] else limits.minutes, words.source),
+        limit_s=_limit_s(minutes(asked["time_"]) if asked["time_"] else limits.minutes, source),
         cut=asked["cut"] and not plan.options["pack"],
         from_ms=plan.options["from"] or 0,
     )
     tasks = packing.pack(looked.items, costs, aim)
     longest_s = max((packing.task_s(task, looked.items, costs) for task in tasks), default=0.0)
     notes = []
-    time = minutes(asked["time_"]) if asked["time_"] else minutes_for(longest_s, words.source)
+    time = minutes(asked["time_"]) if asked["time_"] else minutes_for(longest_s, source)
     if limits.minutes is not None and time > limits.minutes:
         if asked["time_"]:
             raise UsageError(
@@ -119,7 +119,8 @@ def paces(site: Site, plan: Plan, cpus: int, *, on_gpu: bool, place: str) -> tup
     turns = speeds.estimate(alone, tables, place, model.bytes if model else 0)
     both = speeds.estimate(dataclasses.replace(words, diarizer=spec.name), tables, place, bytes_)
     if both.source == speeds.MEASURED:
-        return speeds.without(both, turns), turns
+        known = dataclasses.replace(turns, source=speeds.MEASURED, why=f"{turns.why}; with the words as measured")
+        return speeds.without(both, turns), known
     return speeds.estimate(words, tables, place, bytes_), turns
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from kuulo import speeds
 from kuulo.jobs import packing
 from kuulo.jobs.amounts import clock, duration
 from kuulo.jobs.batch import TURNS, WHOLE, Batch, Piece
@@ -29,10 +30,11 @@ def table(made: Batch) -> str:
             *([f"speakers    {made.turns_pace.speed:.3g}: {made.turns_pace.why}"] if made.turns_pace else []),
             f"estimate    {_range(times)} each, {duration(pace.load_s)} of it to load",
         ]
-        factor, more = MARGINS[pace.source]
+        source = speeds.least_sure(pace, made.turns_pace)
+        factor, more = MARGINS[source]
         reason = (
             f"{factor:g} times the longest and {more} min"
-            if ask.minutes == minutes_for(max(times), pace.source)
+            if ask.minutes == minutes_for(max(times), source)
             else "as asked for"
         )
         lines.append(f"time limit  {clock(60 * ask.minutes)} each: {reason}")
