@@ -115,8 +115,9 @@ def test_a_folder_of_recordings_with_odd_names(home: Home) -> None:
     assert {path.name for path in home.output.glob("*.txt")} == {Path(name).stem + ".txt" for name in ODD}
     assert not list(home.folder.rglob("x")), "a file's name is no command"
     (round_,) = job.rounds()
-    found = home.slurm("scontrol", "-o", "show", "job", round_.finish)
-    assert "JobState=FAILED" in found and "ExitCode=1:0" in found, "since one of what was named is no recording"
+    # The report is written a moment before the job ends: FAILED, since one of what was named is no recording.
+    until(lambda: "JobState=FAILED " in home.slurm("scontrol", "-o", "show", "job", round_.finish))
+    assert "ExitCode=1:0" in home.slurm("scontrol", "-o", "show", "job", round_.finish)
     assert "JobState=COMPLETED" in home.slurm("scontrol", "-o", "show", "job", round_.array)
     assert "Window" not in logs(job)
 
