@@ -66,6 +66,10 @@ def test_a_folder_is_done_and_told_of(kuulo: Kuulo, tmp_path: Path) -> None:
     said = json.loads(kuulo("jobs", "show", "k1", "--json").stdout)
     assert [file["state"] for file in said["files"]] == ["done", "done", "failed"]
     assert "2 done, 1 failed" in kuulo("jobs", "logs", "k1").stdout
+    of_one = kuulo("jobs", "logs", "k1", "b $(x) ä\\n.wav", "--engine", "--follow").stdout
+    assert [line for line in of_one.splitlines() if line.startswith("== ")] == ["== round1-0.txt", "== 0.log"]
+    none = kuulo("jobs", "logs", "k1", "c.wav")
+    assert none.returncode == 2 and "has no recording 'c.wav'" in none.stderr
     assert len(list((tmp_path / "out").glob("*.srt"))) == 2
 
 
@@ -119,6 +123,38 @@ def test_the_queue_that_is_killed_is_told_of_and_the_job_goes_on(kuulo: Kuulo, t
     assert len(json.loads((tmp_path / "out" / "a.json").read_text())["segments"]) == 60
 
 
+def test_waiting_following_and_what_can_be_cancelled(
+    kuulo: Kuulo, kuulo_command: list[str], kuulo_environment: dict[str, str], tmp_path: Path
+) -> None:
+    silence(tmp_path, "a.wav", seconds=1800)
+    assert kuulo(*SUBMIT, "--engine-option", "wait_ms=2000", "--no-cut").returncode == 0
+    until(lambda: state(kuulo) == "running")
+    late = kuulo("jobs", "wait", "k1", "--timeout", "2")
+    assert late.returncode == 3 and "is not over after 2 s: running" in late.stderr
+    assert len([line for line in late.stderr.splitlines() if line.startswith("job k1: running")]) == 1, "no terminal"
+    both = [
+        subprocess.Popen(
+            [*kuulo_command, "jobs", *words], cwd=tmp_path, env=kuulo_environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for words in (("wait", "k1"), ("logs", "k1", "--follow"))
+    ]  # fmt: skip
+    assert both[0].stderr is not None and both[0].stderr.readline().startswith("job k1: running")
+    both[0].send_signal(signal.SIGINT)
+    both[0].communicate(timeout=30)
+    assert both[0].returncode == 130 and state(kuulo) == "running", "only the waiting was ended"
+    plan = json.loads((tmp_path / "jobs" / "k1" / "plan.json").read_text())
+    (tmp_path / "jobs" / "k1" / "plan.json").write_text(json.dumps({**plan, "schema": 0}))  # of another version
+    assert state(kuulo) == "damaged"
+    cancelled = kuulo("jobs", "cancel", "k1", "--json")
+    assert json.loads(cancelled.stdout) == [{"job": "k1", "cancelled": True, "state": "cancelled"}]
+    (tmp_path / "jobs" / "k1" / "plan.json").write_text(json.dumps(plan))
+    assert state(kuulo) == "cancelled"
+    followed, _ = both[1].communicate(timeout=60)
+    assert both[1].returncode == 0 and followed.startswith("== ")
+    assert json.loads(kuulo("jobs", "remove", "k1", "--json").stdout)[0]["job"] == "k1"
+
+
 def test_two_jobs_take_turns(kuulo: Kuulo, tmp_path: Path) -> None:
     """One task at a time on this machine, whatever the jobs."""
     silence(tmp_path, "a.wav", seconds=300)
@@ -137,6 +173,8 @@ def test_a_job_that_is_damaged_is_shown_as_that(kuulo: Kuulo, tmp_path: Path) ->
     assert kuulo("jobs", "wait", "k1", "-q").returncode == 0
     (tmp_path / "jobs" / "k1" / "plan.json").write_text("{")
     assert "damaged" in kuulo("jobs").stdout
+    refused = kuulo("jobs", "cancel", "k1")
+    assert refused.returncode == 3 and "does not say who runs it" in refused.stderr
     unknown = kuulo("jobs", "show", "k9")
     assert unknown.returncode == 2 and "there is no job k9" in unknown.stderr
 

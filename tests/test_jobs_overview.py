@@ -12,8 +12,8 @@ import jobs_made
 import recordings
 from kuulo.jobs import overview
 from kuulo.jobs.batch import WORDS, Batch, Piece
-from kuulo.jobs.folder import Folder, PieceState, Round, TaskState
-from kuulo.jobs.overview import Overview
+from kuulo.jobs.folder import Folder, PieceState, Round, TaskLog, TaskState
+from kuulo.jobs.overview import Begun, Overview
 from kuulo.schedulers.base import CANCELLED, DONE, FAILED, OUT_OF_TIME, RUNNING, WAITING, Resources, State
 from sessions import UNCLOSED
 
@@ -43,9 +43,10 @@ def seen(
     *,
     said: dict[str, Any] | None = None,
     silent: str = "",
+    begun: tuple[Begun, ...] = (),
 ) -> Overview:
     known = {("8", None) if n is None else ("7", n): state for n, state in states.items()}
-    return overview.overview(Folder(Path("/jobs/k1")), batch, [ROUND], tasks, known, said, silent, NOW)
+    return overview.overview(Folder(Path("/jobs/k1")), batch, [ROUND], tasks, begun, known, said, silent, NOW)
 
 
 LEFT, DONE_ = PieceState(), PieceState("done", 100_000)
@@ -61,14 +62,48 @@ def test_it_waits_with_the_schedulers_reason(batch: Batch) -> None:
 
 
 def test_it_runs_and_how_long_is_left(batch: Batch) -> None:
-    working = task(0, PieceState("in work", 50_000), lives=1, started=NOW - 100, host="n1")
-    half = task(1, DONE_, LEFT, lives=1, started=NOW - 90)
+    working = task(0, PieceState("in work", 50_000), lives=1, round=1, started=NOW - 100, host="n1")
+    half = task(1, DONE_, LEFT, lives=1, round=1, started=NOW - 90)
     running = State(RUNNING, node="n1", ends_by=20_000.0)
-    one = seen(batch, [working, half], {0: running, 1: running})
+    begun = (Begun(NOW - 100, {0: 0}), Begun(NOW - 90, {0: 0}))
+    one = seen(batch, [working, half], {0: running, 1: running}, begun=begun)
     assert (one.state, one.ends_by) == (RUNNING, 20_000.0)
     assert [file.state for file in one.files] == ["in work", "done", "left"]
     assert (one.audio_ms, one.done_ms) == (300_000, 150_000)
-    assert one.left_s == 100.0, "150 s of sound in 100 s, and as much is left"
+    assert (one.speed, one.left_s) == (1.5, 100.0), "150 s of sound in 100 s, and as much is left"
+
+
+def test_what_was_there_before_makes_nothing_faster(batch: Batch) -> None:
+    """A recording that goes on, one that was skipped, a task of an earlier round, one that nobody will hear."""
+    working = task(0, PieceState("in work", 90_000), lives=2, round=1, started=NOW - 10)
+    skipped = task(1, PieceState("skipped"), PieceState("failed"), lives=1, round=1, started=NOW - 10)
+    running = {0: State(RUNNING), 1: State(RUNNING)}
+    begun = (Begun(NOW - 100, {0: 80_000}), Begun(NOW - 10, {1: 0}))
+    one = seen(batch, [working, skipped], running, begun=begun)
+    assert (one.speed, one.left_s) == (0.1, 100.0), "10 s of sound in 100 s, and 10 s are left"
+    earlier = task(1, DONE_, DONE_, lives=1, round=0)
+    again = seen(batch, [working, earlier], running, begun=(begun[0], Begun(0.0, {0: 0, 1: 0})))
+    assert again.left_s == 100.0
+    fresh = seen(batch, [working, earlier], running, begun=(Begun(NOW - 1, {0: 90_000}), Begun(None, {})))
+    assert (fresh.speed, fresh.left_s) == (None, None), "nothing to tell it from"
+
+
+def test_where_pieces_stood_is_read_from_what_the_task_said(tmp_path: Path, batch: Batch) -> None:
+    job = jobs_made.folder(tmp_path / "jobs", batch)
+    log = TaskLog(job.path, 1)
+    start = {"host": "n1", "id": ""}
+    log.say("starts", round=1, **start)
+    log.say("begins", piece=0, done_ms=0)
+    log.say("starts", round=2, **start)
+    log.say("begins", piece=0, done_ms=70_000)
+    log.say("progress", piece=0, done_ms=80_000)
+    log.say("starts", round=2, **start)  # it was queued again
+    log.say("begins", piece=0, done_ms=80_000)
+    log.close()
+    begun = overview._begun(job.events(1))
+    assert begun.pieces == {0: 70_000}
+    assert begun.at == [event["at"] for event in job.events(1)][2]
+    assert overview._begun(job.events(0)) == Begun(None, {})
 
 
 def test_what_was_heard_is_counted(batch: Batch) -> None:
@@ -128,3 +163,49 @@ def test_a_folder_half_of_which_is_gone(tmp_path: Path, batch: Batch) -> None:
     (job.path / "plan.json").unlink()
     gone = overview.look(job)
     assert gone.state == overview.DAMAGED and "No such file" in gone.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("plan.json", "[]"),
+        ("plan.json", '{"schema": 1}'),
+        ("round-1.json", "{}"),
+        ("report.json", "{}"),
+        ("report.json", '{"counts": 3}'),
+        ("tasks/0.jsonl", '{"type": "begins", "at": 1, "piece": 7, "done_ms": 0}'),
+        ("tasks/0.jsonl", '"starts"'),
+    ],
+)
+def test_a_damaged_folder_is_no_error(tmp_path: Path, batch: Batch, name: str, text: str) -> None:
+    """The others are to be seen."""
+    damaged, whole = jobs_made.folder(tmp_path / "jobs", batch), jobs_made.folder(tmp_path / "jobs", batch)
+    (damaged.path / name).write_text(text)
+    assert [one.state for one in overview.look_all([damaged, whole])] == [overview.DAMAGED, overview.LOST]
+
+
+def test_a_scheduler_that_does_not_answer_is_asked_once(
+    tmp_path: Path, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may take a minute each time."""
+    squeue = tmp_path / "bin" / "squeue"
+    squeue.parent.mkdir()
+    squeue.write_text(f"#!/bin/sh\necho asked >>{tmp_path}/calls\necho 'squeue: error: no' >&2\nexit 1\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(squeue.parent))
+    jobs = [jobs_made.folder(tmp_path / "jobs", dataclasses.replace(batch, scheduler="slurm")) for _ in range(3)]
+    for job in jobs:
+        job.write_round(ROUND)
+    seen_ = overview.look_all(jobs)
+    assert [one.state for one in seen_] == ["unknown"] * 3
+    assert all(one.reason.startswith("slurm does not answer: squeue") for one in seen_)
+    assert (tmp_path / "calls").read_text() == "asked\n"
+
+
+def test_a_round_that_is_being_submitted_is_not_the_end(batch: Batch) -> None:
+    """What comes after the first round is at work until the second is queued."""
+    second = dataclasses.replace(ROUND, number=2, array="9", finish="")
+    ended = {("7", 0): State(FAILED), ("7", 1): State(DONE), ("8", None): State(RUNNING)}
+    job = Folder(Path("/jobs/k1"))
+    one = overview.overview(job, batch, [ROUND, second], NEW, (), ended, None, "", NOW)
+    assert one.state == overview.FINISHING and one.state not in overview.OVER

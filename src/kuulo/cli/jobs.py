@@ -12,11 +12,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from kuulo.jobs.overview import Overview
+    from kuulo.jobs.folder import Folder
+    from kuulo.jobs.overview import FileState, Overview
+    from kuulo.schedulers.base import Scheduler
 
 SHOWN = 10
 HEAD = ("job", "submitted", "state", "files", "done", "failed", "in work", "left", "sound", "")
-LOOK_EVERY_S = 2.0
+LOOK_MOST_S = 30.0
+"""The scheduler of a whole site is not asked more often for a job that has run for minutes."""
+
+LINE_EVERY_S = 60.0
 _json = click.option("--json", "as_json", is_flag=True, help="For machines.")
 
 
@@ -34,7 +39,7 @@ def jobs(context: click.Context, every: bool, as_json: bool) -> int:
     from kuulo.jobs import overview
 
     found = _jobs().all()
-    shown = [overview.look(job) for job in (found if every else found[-SHOWN:])]
+    shown = overview.look_all(found if every else found[-SHOWN:])
     if as_json:
         click.echo(json.dumps([one.to_json() for one in shown], indent=1))
         return 0
@@ -66,7 +71,7 @@ def show(job: str, as_json: bool) -> int:
     if one.ends_by:
         click.echo(f"  its time limit is over at {_when(one.ends_by)}")
     if one.left_s is not None:
-        click.echo(f"  about {amounts.duration(one.left_s)} are left")
+        click.echo(f"  about {amounts.duration(one.left_s)} are left, at {one.speed:.3g} times real time")
     for note in one.notes:
         click.echo(f"  {note}")
     click.echo(f"  results: {one.output}")
@@ -83,24 +88,68 @@ def show(job: str, as_json: bool) -> int:
 
 @jobs.command()
 @click.argument("job")
+@click.argument("recording", required=False)
 @click.option("--task", "number", type=click.IntRange(0), metavar="N", help="Of this task alone.")
 @click.option("--engine", "engines", is_flag=True, help="What the engines print too.")
-def logs(job: str, number: int | None, engines: bool) -> int:
-    """What a job's scripts have printed. Words of transcripts are never in it."""
+@click.option("--follow", "-f", is_flag=True, help="Go on until the job is over.")
+def logs(job: str, recording: str | None, number: int | None, engines: bool, follow: bool) -> int:
+    """What a job's scripts have printed; with the name of a RECORDING, the tasks that hear it. Words of transcripts are
+    never in it."""
     from kuulo.errors import UsageError
+    from kuulo.jobs import overview
 
     folder = _jobs().find(job)
-    paths = sorted((folder.path / "logs").glob("*.txt"), key=lambda p: p.stat().st_mtime)
-    if engines:
-        paths += sorted((folder.path / "tasks").glob("*.log"))
-    if number is not None:
-        paths = [p for p in paths if p.stem.rpartition("-")[2] == str(number)]
-    if not paths:
+    tasks = {number} if number is not None else _tasks_with(folder, recording) if recording else None
+    read: dict[Path, int] = {}
+    began = time.monotonic()
+    over = not follow
+    while True:
+        _print_new(_logs(folder.path, tasks, engines), read)
+        if over:
+            break
+        _pause(began)
+        over = overview.look(folder).state in overview.OVER
+    if not read:
         raise UsageError("nothing has been printed yet", looked_at=str(folder.path / "logs"))
-    for path in paths:
-        click.echo(f"== {path.name}")
-        click.echo(path.read_bytes().decode("utf-8", "backslashreplace"), nl=False)
     return 0
+
+
+def _tasks_with(job: Folder, recording: str) -> set[int]:
+    """The tasks that hear a recording, by its path or its name. Raises KuuloError."""
+    from kuulo import naming
+    from kuulo.errors import UsageError
+    from kuulo.jobs import plan_file
+
+    batch = plan_file.read(job.path)
+    items = {
+        number
+        for number, item in enumerate(batch.items)
+        if recording in (str(item.path), item.path.name, naming.shown(item.path), naming.shown(item.path.name))
+    }
+    if not items:
+        raise UsageError(f"job {job.name} has no recording {recording!r}", do=f"kuulo jobs show {job.name}")
+    return {number for number, task in enumerate(batch.tasks) if any(piece.item in items for piece in task)}
+
+
+def _logs(folder: Path, tasks: set[int] | None, engines: bool) -> list[Path]:
+    """The files, the oldest first, then those of the engines."""
+    paths = sorted((folder / "logs").glob("*.txt"), key=lambda path: path.stat().st_mtime)
+    if engines:
+        paths += sorted((folder / "tasks").glob("*.log"))
+    names = None if tasks is None else {str(number) for number in tasks}
+    return [path for path in paths if names is None or path.stem.rpartition("-")[2] in names]
+
+
+def _print_new(paths: Sequence[Path], read: dict[Path, int]) -> None:
+    """What was added to these files since so many bytes of them were read."""
+    for path in paths:
+        with path.open("rb") as file:
+            file.seek(read.get(path, 0))
+            text = file.read()
+            if text or path not in read:
+                click.echo(f"== {path.name}")
+                click.echo(text.decode("utf-8", "backslashreplace"), nl=False)
+            read[path] = file.tell()
 
 
 @jobs.command()
@@ -114,22 +163,41 @@ def wait(names: tuple[str, ...], timeout: float | None, quiet: bool, as_json: bo
     from kuulo.jobs import overview
 
     folders = [_jobs().find(name) for name in names]
-    began, told, ended = time.monotonic(), "", []
+    began, ended = time.monotonic(), []
+    tell = _Teller(quiet=quiet)
     for folder in folders:
         while (one := overview.look(folder)).state not in overview.OVER:
+            tell.about(one)
             if timeout is not None and time.monotonic() - began > timeout:
                 raise CannotRun(f"job {one.name} is not over after {timeout:g} s: {one.state}")
-            line = _progress(one)
-            if line != told and not quiet:
-                click.echo(line, err=True)
-                told = line
-            time.sleep(LOOK_EVERY_S)
+            _pause(began, timeout)
         ended.append(one)
-        if not quiet:
-            click.echo(_progress(one), err=True)
+        tell.about(one)
     if as_json:
         click.echo(json.dumps([one.to_json() for one in ended], indent=1))
     return EXIT_OK if all(one.state == "done" for one in ended) else EXIT_SOME_FAILED
+
+
+class _Teller:
+    """Says on standard error how a job goes when that has changed; where it is no terminal, only a job's state and
+    otherwise a line a minute."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet, self._said, self._state, self._at = quiet, "", ("", ""), 0.0
+
+    def about(self, one: Overview) -> None:
+        line, state, now = _progress(one), (one.name, one.state), time.monotonic()
+        due = state != self._state or sys.stderr.isatty() or now - self._at >= LINE_EVERY_S
+        if due and line != self._said and not self._quiet:
+            click.echo(line, err=True)
+            self._said, self._state, self._at = line, state, now
+
+
+def _pause(began: float, timeout: float | None = None) -> None:
+    """Between two looks: longer, the longer it goes on."""
+    gone = time.monotonic() - began
+    seconds = min(LOOK_MOST_S, max(1.0, gone / 10))
+    time.sleep(seconds if timeout is None else max(0.0, min(seconds, timeout - gone + 0.01)))
 
 
 @jobs.command()
@@ -137,26 +205,40 @@ def wait(names: tuple[str, ...], timeout: float | None, quiet: bool, as_json: bo
 @_json
 def cancel(names: tuple[str, ...], as_json: bool) -> int:
     """End jobs. What is done stays, and what was begun goes on where it was with `kuulo jobs retry`."""
-    from kuulo import schedulers
-    from kuulo.jobs import overview, plan_file
+    from kuulo.jobs import overview
 
     said = []
     for folder in [_jobs().find(name) for name in names]:
         one = overview.look(folder)
-        if one.state in overview.OVER:
-            said.append({"job": folder.name, "cancelled": False, "state": one.state})
-            if not as_json:
-                click.echo(f"job {folder.name} is over already: {one.state}")
-            continue
-        # What comes after first: it would take the end of the tasks for its beginning.
-        ids = [id_ for round_ in folder.rounds() for id_ in reversed(round_.ids)]
-        schedulers.of(plan_file.read(folder.path).scheduler).cancel(ids)
-        said.append({"job": folder.name, "cancelled": True, "state": "cancelled"})
+        over = one.state in overview.OVER - {overview.DAMAGED}  # what cannot be read may run
+        if over:
+            told = f"is over already: {one.state}"
+        else:
+            # What comes after first: it would take the end of the tasks for its beginning.
+            ids = [id_ for round_ in folder.rounds() for id_ in reversed(round_.ids)]
+            _scheduler(folder).cancel(ids)
+            done = f": {one.count('done', 'skipped')} of {len(one.files)} are done" if one.files else ""
+            told = f"was cancelled{done}"
+        said.append({"job": folder.name, "cancelled": not over, "state": one.state if over else "cancelled"})
         if not as_json:
-            click.echo(f"job {folder.name} was cancelled: {one.count('done', 'skipped')} of {len(one.files)} are done")
+            click.echo(f"job {folder.name} {told}")
     if as_json:
         click.echo(json.dumps(said, indent=1))
     return 0
+
+
+def _scheduler(job: Folder) -> Scheduler:
+    """A job's scheduler, also where its plan cannot be carried out any more. Raises KuuloError."""
+    from kuulo import schedulers
+    from kuulo.errors import CannotRun
+    from kuulo.jobs.folder import PLAN
+
+    try:
+        return schedulers.of(str(json.loads((job.path / PLAN).read_bytes())["scheduler"]))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise CannotRun(
+            f"the plan of job {job.name} does not say who runs it", looked_at=str(job.path / PLAN), do="squeue --me"
+        ) from error
 
 
 @jobs.command()
@@ -173,26 +255,33 @@ def retry(job: str, time_: str | None, mem: str | None, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps({"job": folder.name, "round": made.number, "tasks": len(made.tasks)}, indent=1))
         return 0
-    number = len(made.tasks)
-    click.echo(f"job {folder.name}: {number} {'task' if number == 1 else 'tasks'} once more ({made.array})")
+    number, id_ = len(made.tasks), "" if "/" in made.array else f" ({made.array})"
+    click.echo(f"job {folder.name}: {number} {'task' if number == 1 else 'tasks'} once more{id_}")
     return 0
 
 
 @jobs.command()
 @click.argument("names", nargs=-1, required=True, metavar="JOB...")
-def remove(names: tuple[str, ...]) -> int:
+@_json
+def remove(names: tuple[str, ...], as_json: bool) -> int:
     """Remove the folders of jobs that are over. Results stay where they are."""
     import shutil
 
+    from kuulo import naming
     from kuulo.errors import UsageError
     from kuulo.jobs import overview
 
+    removed = []
     for folder in [_jobs().find(name) for name in names]:
         state = overview.look(folder).state
         if state not in overview.OVER:
             raise UsageError(f"job {folder.name} is not over: {state}", do=f"kuulo jobs cancel {folder.name}")
         shutil.rmtree(folder.path)
-        click.echo(f"removed {folder.path}")
+        removed.append({"job": folder.name, "folder": naming.shown(folder.path)})
+        if not as_json:
+            click.echo(f"removed {naming.shown(folder.path)}")
+    if as_json:
+        click.echo(json.dumps(removed, indent=1))
     return 0
 
 
@@ -248,7 +337,7 @@ def _because(one: Overview) -> str:
     return f" ({one.reason})" if one.reason else ""
 
 
-def _file_row(file: Any) -> tuple[str, ...]:
+def _file_row(file: FileState) -> tuple[str, ...]:
     from kuulo.jobs import amounts
 
     heard = f"{100 * file.done_ms // file.length_ms}%" if file.length_ms else ""

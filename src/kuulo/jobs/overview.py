@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from kuulo import naming, report, schedulers
-from kuulo.errors import CannotRun
+from kuulo.errors import CannotRun, KuuloError
 from kuulo.jobs import account, packing, plan_file
 from kuulo.jobs.account import ItemState
 from kuulo.jobs.batch import TURNS, Batch
-from kuulo.jobs.folder import IN_WORK, LEFT, Folder, Round, TaskState, tasks_of
+from kuulo.jobs.folder import IN_WORK, LEFT, Folder, PieceState, Round, TaskState, tasks_of
 from kuulo.schedulers.base import CANCELLED, RUNNING, WAITING, State
 
 FINISHING, LOST, DAMAGED = "finishing", "stopped", "damaged"
@@ -24,6 +24,9 @@ OVER = frozenset({report.DONE, report.FAILED, CANCELLED, LOST, DAMAGED})
 """States in which nothing more happens by itself."""
 
 JOINING = "being joined"
+
+States = Mapping[tuple[str, int | None], State]
+"""What a scheduler says."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,9 @@ class TaskLine:
 
 @dataclass(frozen=True)
 class Overview:
-    """A job. `reason` is a plain sentence, empty when there is nothing to say. Times as POSIX seconds; `left_s` is an
-    estimate of how long it will run, None where there is nothing to tell it from."""
+    """A job. `reason` is a plain sentence, empty when there is nothing to say. Times as POSIX seconds. `speed`: seconds
+    of audio that all its tasks have heard in a second of their last round; `left_s`: how long what is left takes at
+    that speed. Both are None where there is nothing to tell them from."""
 
     name: str
     folder: str
@@ -70,6 +74,7 @@ class Overview:
     done_ms: int = 0
     starts_at: float | None = None
     ends_by: float | None = None
+    speed: float | None = None
     left_s: float | None = None
     output: str = ""
     notes: tuple[str, ...] = field(default=())
@@ -81,22 +86,66 @@ class Overview:
         return {"schema": 1, **asdict(self)}
 
 
-def look(job: Folder) -> Overview:
-    """How a job goes. What cannot be read or asked is said in it, and is no error."""
+@dataclass(frozen=True)
+class Begun:
+    """When a task's last round began, and where each piece that it has taken up stood then."""
+
+    at: float | None
+    pieces: Mapping[int, int]
+
+
+def look_all(jobs: Iterable[Folder]) -> list[Overview]:
+    """How they go. A scheduler that does not answer is asked once, since that may take minutes."""
+    silent: dict[str, str] = {}
+    return [look(job, silent) for job in jobs]
+
+
+def look(job: Folder, silent: dict[str, str] | None = None) -> Overview:
+    """How a job goes. What cannot be read or asked is said in it, and is no error. `silent`: schedulers that are known
+    not to answer, and why; those that do not are added."""
+    silent = {} if silent is None else silent
     try:
         batch, rounds, said = plan_file.read(job.path), job.rounds(), job.report()
+        states: States = {}
+        if said is None or not all(r.finish for r in rounds):
+            rounds, states = _ask(job, batch.scheduler, silent)
+            said = job.report()  # once more: what has ended by what the scheduler says has written it
         tasks = tasks_of(job, [len(task) for task in batch.tasks])
-    except (CannotRun, KeyError, TypeError, ValueError) as error:
-        why = error.what if isinstance(error, CannotRun) else f"its folder is damaged: {error}"
-        return Overview(job.name, naming.shown(job.path), DAMAGED, why, "", "", ())
-    states: Mapping[tuple[str, int | None], State] = {}
-    silent = ""
-    if said is None or any(not r.finish for r in rounds):
+        begun = [_begun(job.events(task.number)) for task in tasks] if said is None else []
+        return overview(job, batch, rounds, tasks, begun, states, said, silent.get(batch.scheduler, ""), time.time())
+    except KuuloError as error:
+        why = error.what
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        why = f"its folder is damaged: {error}"
+    return Overview(job.name, naming.shown(job.path), DAMAGED, why, "", "", ())
+
+
+def _ask(job: Folder, name: str, silent: dict[str, str]) -> tuple[list[Round], States]:
+    """The job's rounds and what the scheduler says of them. One that was added meanwhile is asked for too: the end of
+    what added it would look like the job's."""
+    rounds = job.rounds()
+    while name not in silent:
         try:
-            states = schedulers.of(batch.scheduler).states([id_ for r in rounds for id_ in r.ids])
+            states = schedulers.of(name).states([id_ for r in rounds for id_ in r.ids])
         except CannotRun as error:
-            silent = f"{batch.scheduler} does not answer: {error.what}"
-    return overview(job, batch, rounds, tasks, states, said, silent, time.time())
+            silent[name] = f"{name} does not answer: {error.what}"
+            break
+        newer = job.rounds()
+        if newer == rounds:
+            return rounds, states
+        rounds = newer
+    return rounds, {}
+
+
+def _begun(events: Iterable[Mapping[str, Any]]) -> Begun:
+    """From what a task has said."""
+    round_, at, pieces = 0, None, dict[int, int]()
+    for event in events:
+        if event["type"] == "starts" and event["round"] != round_:
+            round_, at, pieces = event["round"], event["at"], {}
+        elif event["type"] == "begins":
+            pieces.setdefault(event["piece"], event["done_ms"])
+    return Begun(at, pieces)
 
 
 def overview(
@@ -104,13 +153,14 @@ def overview(
     batch: Batch,
     rounds: Sequence[Round],
     tasks: Sequence[TaskState],
-    states: Mapping[tuple[str, int | None], State],
+    begun: Sequence[Begun],
+    states: States,
     said: Mapping[str, Any] | None,
     silent: str,
     now: float,
 ) -> Overview:
-    """The pure core. `states`: the scheduler's; `said`: the job's report, once it is over; `silent`: why the scheduler
-    says nothing."""
+    """The pure core. `begun`: of each task; `states`: the scheduler's; `said`: the job's report, once it is over;
+    `silent`: why the scheduler says nothing."""
     known: dict[int, State] = {}
     for round_ in rounds:
         known.update({n: states[round_.array, n] for n in round_.tasks if (round_.array, n) in states})
@@ -119,6 +169,8 @@ def overview(
     state, reason = _state(rounds, known, states, said, tasks, silent)
     audio = sum(packing.length_ms(item) for item in batch.items)
     done = sum(min(f.done_ms, f.length_ms) for f in files)
+    left = sum(max(0, f.length_ms - f.done_ms) for f in files if f.state in (LEFT, IN_WORK))
+    speed = _speed(batch, tasks, begun, rounds, now) if state == RUNNING else None
     return Overview(
         name=job.name,
         folder=naming.shown(job.path),
@@ -133,7 +185,8 @@ def overview(
         done_ms=done,
         starts_at=min((s.starts_at for s in known.values() if s.state == WAITING and s.starts_at), default=None),
         ends_by=max((s.ends_by for s in known.values() if s.state == RUNNING and s.ends_by), default=None),
-        left_s=_left_s(tasks, audio, done, now) if state == RUNNING else None,
+        speed=speed,
+        left_s=left / 1000 / speed if speed else None,
         output=naming.shown(batch.plan.options["output"]),
         notes=tuple(f"round {r.number}: {r.why}" for r in rounds if r.why),
     )
@@ -142,7 +195,7 @@ def overview(
 def _state(
     rounds: Sequence[Round],
     known: Mapping[int, State],
-    states: Mapping[tuple[str, int | None], State],
+    states: States,
     said: Mapping[str, Any] | None,
     tasks: Sequence[TaskState],
     silent: str,
@@ -159,9 +212,9 @@ def _state(
     if silent:
         return (RUNNING if any(_seems_alive(task) for task in tasks) else "unknown"), silent
     last = rounds[-1] if rounds else None
-    finish = states.get((last.finish, None)) if last else None
-    if finish and finish.state in (WAITING, RUNNING):
+    if any((s := states.get((r.finish, None))) and s.state in (WAITING, RUNNING) for r in rounds):
         return FINISHING, "what was heard is joined and counted"
+    finish = states.get((last.finish, None)) if last else None
     if (finish and finish.state == CANCELLED) or of_tasks[CANCELLED]:
         return CANCELLED, "what is done stays; kuulo jobs retry goes on"
     return LOST, "nothing of it is queued any more; kuulo jobs retry goes on"
@@ -180,13 +233,7 @@ def _file(batch: Batch, item: ItemState, known: Mapping[int, State]) -> FileStat
         state = JOINING
     if state == IN_WORK and item.why:  # its task is no more
         state = LEFT
-    heard = 0
-    for (task, number), piece in zip(item.where, item.pieces, strict=True):
-        made = batch.tasks[task][number]
-        if made.kind == TURNS:
-            continue
-        whole = packing.piece_ms(made, batch.items)
-        heard += whole if piece.state in (report.DONE, report.SKIPPED) else min(piece.done_ms, whole)
+    heard = sum(_heard_ms(batch, *where, piece) for where, piece in zip(item.where, item.pieces, strict=True))
     outputs = tuple(item.pieces[0].fields.get("outputs", ())) if not item.is_cut else ()
     return FileState(naming.shown(recording.path), state, length, heard, item.why, item.do, outputs)
 
@@ -212,9 +259,24 @@ def _task(task: TaskState, state: State | None, over: bool) -> TaskLine:
     return TaskLine(task.number, said, state.reason if state else "", node, len(task.pieces), done, task.lives)
 
 
-def _left_s(tasks: Sequence[TaskState], audio_ms: int, done_ms: int, now: float) -> float | None:
-    """How long it will take at the pace so far."""
-    began = min((task.started for task in tasks if task.started), default=None)
-    if began is None or done_ms <= 0 or now <= began:
-        return None
-    return (audio_ms - done_ms) * (now - began) / done_ms
+def _heard_ms(batch: Batch, task: int, number: int, piece: PieceState) -> int:
+    """How much of a recording's audio was heard for its words in a piece."""
+    made = batch.tasks[task][number]
+    if made.kind == TURNS:
+        return 0
+    whole = packing.piece_ms(made, batch.items)
+    return whole if piece.state in (report.DONE, report.SKIPPED) else min(piece.done_ms, whole)
+
+
+def _speed(
+    batch: Batch, tasks: Sequence[TaskState], begun: Sequence[Begun], rounds: Sequence[Round], now: float
+) -> float | None:
+    """What was heard in the last round alone: what was there before took none of its time."""
+    last = [(task, one) for task, one in zip(tasks, begun, strict=False) if rounds and task.round == rounds[-1].number]
+    since = min((one.at for _, one in last if one.at is not None), default=now)
+    heard = sum(
+        max(0, _heard_ms(batch, task.number, n, task.pieces[n]) - from_ms)
+        for task, one in last
+        for n, from_ms in one.pieces.items()
+    )
+    return heard / 1000 / (now - since) if heard and now > since else None
