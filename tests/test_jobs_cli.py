@@ -136,6 +136,7 @@ def test_waiting_following_and_what_can_be_cancelled(
         subprocess.Popen(
             [*kuulo_command, "jobs", *words], cwd=tmp_path, env=kuulo_environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background ignores it
         )
         for words in (("wait", "k1"), ("logs", "k1", "--follow"))
     ]  # fmt: skip

@@ -88,6 +88,11 @@ def test_what_was_there_before_makes_nothing_faster(batch: Batch) -> None:
     assert (fresh.speed, fresh.left_s) == (None, None), "nothing to tell it from"
 
 
+def test_when_the_rest_starts_is_no_beginning_of_the_job(batch: Batch) -> None:
+    one = seen(batch, NEW, {0: State(RUNNING), 1: State(WAITING, "others come first", starts_at=12_000.0)})
+    assert (one.state, one.starts_at) == (RUNNING, None)
+
+
 def test_where_pieces_stood_is_read_from_what_the_task_said(tmp_path: Path, batch: Batch) -> None:
     job = jobs_made.folder(tmp_path / "jobs", batch)
     log = TaskLog(job.path, 1)

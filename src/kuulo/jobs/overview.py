@@ -183,7 +183,9 @@ def overview(
         tasks=tuple(_task(task, known.get(task.number), state in OVER) for task in tasks),
         audio_ms=audio,
         done_ms=done,
-        starts_at=min((s.starts_at for s in known.values() if s.state == WAITING and s.starts_at), default=None),
+        starts_at=min(
+            (s.starts_at for s in known.values() if s.state == state == WAITING and s.starts_at), default=None
+        ),
         ends_by=max((s.ends_by for s in known.values() if s.state == RUNNING and s.ends_by), default=None),
         speed=speed,
         left_s=left / 1000 / speed if speed else None,
