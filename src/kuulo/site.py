@@ -6,19 +6,8 @@
     4. the environment: KUULO_MODEL, KUULO_LANGUAGE, ...
     5. flags
 
-A site may also force a value: then nobody else can set another. Both files are TOML:
-
-    stores = ["/shared/kuulo/models"]     # read-only model stores (site file)
-    environments = ["/shared/kuulo/environments"]   # engines in environments of their own (site file)
-    speeds = "/shared/kuulo/speeds.json"  # what `kuulo calibrate` measured (site file)
-
-    [defaults]
-    language = "fi"
-
-    [forced]                              # site file alone
-    device = "cuda"
-
-    [jobs]                                # see jobs/settings.py
+A site may also force a value: then nobody else can set another. Both files are TOML. `[defaults]` and `[jobs]` (see
+jobs/settings.py) may be in either; all else is the site file's alone, whose keys are in `site_file.py`.
 """
 
 from __future__ import annotations
@@ -29,8 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kuulo import options, settings_file
+from kuulo import options, settings_file, site_file
 from kuulo.errors import UsageError
+from kuulo.site_file import SiteFile
 
 if TYPE_CHECKING:
     from kuulo.environments.installed import Environments
@@ -42,24 +32,22 @@ SITE_FILE = Path("/etc/kuulo/site.toml")
 
 @dataclass(frozen=True)
 class Site:
-    """What the files say. `user` and `defaults` are values by option name, parsed."""
+    """What the files say. `user` and `defaults` are values by option name, parsed. `centre`: what else the site's file
+    says."""
 
     site_file: Path | None = None
     user_file: Path | None = None
-    stores: tuple[Path, ...] = ()
-    environment_folders: tuple[Path, ...] = ()
+    centre: SiteFile = field(default_factory=SiteFile)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     forced: Mapping[str, Any] = field(default_factory=dict)
     user: Mapping[str, Any] = field(default_factory=dict)
-    speeds: Path | None = None
-    site_jobs: Mapping[str, Any] = field(default_factory=dict)
     user_jobs: Mapping[str, Any] = field(default_factory=dict)
 
     def jobs(self) -> JobSettings:
         """What is said of jobs. Raises UsageError."""
         from kuulo.jobs import settings as jobs
 
-        return jobs.settings(self.site_jobs, self.user_jobs, f"{self.site_file or ''} {self.user_file or ''}".strip())
+        return jobs.settings(self.centre.jobs, self.user_jobs, f"{self.site_file or ''} {self.user_file or ''}".strip())
 
     def speeds_file(self) -> Path:
         """The user's table of what was measured."""
@@ -76,13 +64,14 @@ class Site:
         """The model stores, as `models.stores.Stores`."""
         from kuulo.models import stores
 
-        return stores.stores_from(os.environ, self.stores, user_data_folder(), user_cache_folder())
+        return stores.stores_from(os.environ, self.centre.stores, user_data_folder(), user_cache_folder())
 
     def environments(self) -> Environments:
         """The engines' environments."""
         from kuulo.environments import installed
 
-        return installed.environments_from(os.environ, self.environment_folders, user_data_folder())
+        folders = [*self.centre.environments, *filter(None, [self.centre.images])]
+        return installed.environments_from(os.environ, folders, user_data_folder())
 
 
 @dataclass(frozen=True)
@@ -100,22 +89,17 @@ class Settings:
 def load(environ: Mapping[str, str] = os.environ) -> Site:
     """The site's and the user's files, where there are any; raises UsageError for a file that is not understood."""
     named = environ.get("KUULO_SITE")
-    site_file = Path(named) if named else SITE_FILE
+    path = Path(named) if named else SITE_FILE
     user_file = user_config_folder() / "config.toml"
-    site = settings_file.read(
-        site_file, {"stores", "environments", "speeds", "jobs", "defaults", "forced"}, required=bool(named)
-    )
+    said = settings_file.read(path, site_file.KEYS, required=bool(named))
     user = settings_file.read(user_file, {"defaults", "jobs"}, required=False)
     return Site(
-        site_file=site_file if site is not None else None,
+        site_file=path if said is not None else None,
         user_file=user_file if user is not None else None,
-        stores=settings_file.folders(site or {}, "stores", site_file),
-        environment_folders=settings_file.folders(site or {}, "environments", site_file),
-        defaults=settings_file.values(site or {}, "defaults", site_file),
-        forced=settings_file.values(site or {}, "forced", site_file),
+        centre=site_file.parse(said or {}, path),
+        defaults=site_file.defaults(said or {}, path, environ),
+        forced=settings_file.values(said or {}, "forced", path),
         user=settings_file.values(user or {}, "defaults", user_file),
-        speeds=settings_file.folder(site or {}, "speeds", site_file),
-        site_jobs=settings_file.table(site or {}, "jobs", site_file),
         user_jobs=settings_file.table(user or {}, "jobs", user_file),
     )
 

@@ -45,7 +45,8 @@ class Worker:
         self.limit = limit
         self.hello: dict[str, Any] = {}
         self._run = run
-        self.process = runtimes.start(runtime, run.scratch, run.log)
+        reads = [Path(task.model_path)] if task.model_path else []
+        self.process = runtimes.start(runtime, run.scratch, run.log, reads)
         self.say(wire.encode_task(task))
         threading.Thread(target=self._listen, daemon=True).start()
 

@@ -120,11 +120,14 @@ def _print_transcripts(job: Any) -> None:
 
 
 def _dry_run(resolved: Plan, found: Any, *, as_json: bool) -> int:
+    from pathlib import Path
+
     from kuulo import naming, runtimes
     from kuulo.cli import progress
     from kuulo.run import Run
 
-    worker = runtimes.of(resolved.environment).command()
+    reads = [resolved.model.path] if resolved.model else []
+    worker = runtimes.of(resolved.environment).command(Path("SCRATCH"), reads)
     job = Run(resolved, found.recordings, found.failures, progress.watcher(quiet=True))
     targets = [(w, [job.results.target(w, f) for f in ("json", *job.results.formats)]) for w in job.works]
     if as_json:

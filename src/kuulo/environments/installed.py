@@ -33,7 +33,8 @@ ABANDONED_SECONDS = 24 * 3600
 
 @dataclass(frozen=True)
 class Environment:
-    """An installed environment: `folder` is the virtual environment, `packages` distribution -> version."""
+    """An installed environment: `folder` is the virtual environment, `packages` distribution -> version. Of one that is a
+    container image, `image` is the image's file in the folder, and its Python is inside."""
 
     engine: str
     folder: Path
@@ -45,6 +46,12 @@ class Environment:
     kuulo: str = ""
     heard: str = ""
     """What its health check said; empty when it was installed without one."""
+    image: str = ""
+
+    @property
+    def image_path(self) -> Path | None:
+        """The container image, of one that is an image."""
+        return self.folder / self.image if self.image else None
 
     @property
     def interpreter(self) -> Path:
@@ -119,7 +126,14 @@ def _read(home: Path) -> Environment | None:
             looked_at=str(path),
             do=f"kuulo engines remove {home.name}, and install it again",
         ) from error
-    if not found.interpreter.exists():  # a link into a Python that may be gone
+    if found.image_path is not None:
+        if not found.image_path.is_file():
+            raise CannotRun(
+                f"the image of {home.name} is gone",
+                looked_at=str(found.image_path),
+                do=f"kuulo image build {home.name}",
+            )
+    elif not found.interpreter.exists():  # a link into a Python that may be gone
         raise CannotRun(
             f"the environment of {home.name} has no working Python",
             looked_at=str(found.interpreter),

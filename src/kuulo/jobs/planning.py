@@ -105,7 +105,7 @@ def worker_bytes(plan: Plan) -> int:
 
 def paces(site: Site, plan: Plan, cpus: int, *, on_gpu: bool, place: str) -> tuple[Pace, Pace | None]:
     """How fast the words are, and the turns where speakers are told apart."""
-    tables = [speeds.read(path) for path in (site.speeds_file(), site.speeds) if path]
+    tables = [speeds.read(path) for path in (site.speeds_file(), site.centre.speeds) if path]
     device = "cuda" if on_gpu else "cpu"
     batch_size = int(plan.options["batch_size"])
     words = speeds.Work(plan.engine, plan.model.name if plan.model else "", device, cpus, batch_size=batch_size)

@@ -1,10 +1,11 @@
-"""How a worker is started where its engine is: in this interpreter (`here`), or in an environment (`venv`)."""
+"""How a worker is started where its engine is: in this interpreter (`here`), in a virtual environment (`venv`), or in a
+container image (`container`)."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 class Runtime(Protocol):
     """Where a worker runs."""
 
-    def command(self) -> list[str]:
-        """The worker's program and arguments."""
+    def command(self, scratch: Path, reads: Sequence[Path]) -> list[str]:
+        """The worker's program and arguments. It writes into `scratch` alone, and may read what is in `reads`."""
 
     def environment(self, scratch: Path, environ: Mapping[str, str]) -> dict[str, str]:
         """The worker's environment: ours, offline, with private caches under `scratch`."""
@@ -36,14 +37,14 @@ def of(environment: Environment | None) -> Runtime:
     return Venv(environment)
 
 
-def start(runtime: Runtime, scratch: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
+def start(runtime: Runtime, scratch: Path, log: IO[bytes], reads: Sequence[Path] = ()) -> subprocess.Popen[bytes]:
     """A worker that waits for its task. It stands in `scratch`, in a process group of its own, so that Ctrl-C reaches
-    the parent alone, which decides what to keep."""
+    the parent alone, which decides what to keep. `reads`: what it must see beside scratch, as its model."""
     for folder in CACHES.values():
         (scratch / folder).mkdir(parents=True, exist_ok=True)
     runtime.prepare(scratch)
     return subprocess.Popen(
-        runtime.command(),
+        runtime.command(scratch, reads),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,

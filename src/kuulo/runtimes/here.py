@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import site
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 OFFLINE = {
@@ -47,7 +47,7 @@ decoding: with CTranslate2 that was a sixth of the time. A worker keeps up to 25
 class Here:
     """This interpreter, with all that is installed beside Kuulo."""
 
-    def command(self) -> list[str]:
+    def command(self, scratch: Path, reads: Sequence[Path]) -> list[str]:
         return [sys.executable, "-m", "kuulo.worker"]
 
     def environment(self, scratch: Path, environ: Mapping[str, str]) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import kuulo
@@ -28,7 +28,7 @@ class Venv:
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
 
-    def command(self) -> list[str]:
+    def command(self, scratch: Path, reads: Sequence[Path]) -> list[str]:
         return [str(self._environment.interpreter), "-m", "kuulo.worker"]
 
     def environment(self, scratch: Path, environ: Mapping[str, str]) -> dict[str, str]:
