@@ -83,8 +83,17 @@ def test_a_forced_value_cannot_be_changed(tmp_path: Path) -> None:
         (f"[defaults]\nthreads = {'9' * 9999}\n", "not TOML"),
         (f"a = {'[' * 9999}{']' * 9999}\n", "not TOML"),
         ("defaults = 3\n", "defaults in a settings file is not a table"),
-        ("stores = '/x'\n", "stores in a settings file is not a list of folders"),
-        ("stores = ['']\n", "not a list of folders"),
+        ("stores = '/x'\n", "stores in the site file: it is not a list of paths"),
+        ("stores = ['']\n", "not a list of paths"),
+        ("stores = ['models']\n", "stores in the site file: 'models' is not an absolute path"),
+        ("name = 3\n", "name in the site file: it is not a text"),
+        ('name = "a\\nb"\n', "name in the site file: it is not a text"),
+        ("container = 'docker'\n", "'docker' is none of apptainer, singularity, charliecloud"),
+        ("images = 'here'\n", "images in the site file: 'here' is not an absolute path"),
+        ("[deploy]\nkeep = 0\n", r"keep in \[deploy\] in the site file: 0 is not a whole number from 1 on"),
+        ("[deploy]\nfoldr = '/x'\n", r"\[deploy\] in the site file has no key 'foldr'"),
+        ("[groups]\nstaff = 3\n", "staff in a settings file is not a table"),
+        ("[groups.staff]\nengine = ['x']\n", r"\[groups.staff\] in the site file has no key 'engine'"),
         ("not toml", "not TOML"),
     ],
 )
@@ -216,3 +225,38 @@ def test_without_files_all_is_built_in() -> None:
 def test_an_environment_variable_that_is_wrong_is_refused() -> None:
     with pytest.raises(UsageError, match="--beam-size"):
         site.settle(site.Site(), {}, {"KUULO_BEAM_SIZE": "x"})
+
+
+def test_a_site_says_all_of_itself(tmp_path: Path) -> None:
+    said = site.load(
+        site_file(
+            tmp_path,
+            """
+            name = "Example Centre"
+            stores = ["/appl/models"]
+            images = "/appl/images"
+            engines = ["pocketsphinx"]
+            [groups.staff]
+            engines = ["faster-whisper"]
+            [deploy]
+            folder = "/appl/kuulo"
+            keep = 3
+            """,
+        )
+    ).centre
+    assert said.name == "Example Centre"
+    assert (said.stores, said.images) == ((Path("/appl/models"),), Path("/appl/images"))
+    assert said.engines == ("pocketsphinx",)
+    assert said.models is None
+    assert said.groups == {"staff": {"engines": ("faster-whisper",)}}
+    assert said.deploy == {"folder": "/appl/kuulo", "keep": 3}
+
+
+def test_scratch_is_the_first_folder_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "anna").mkdir()
+    text = f'scratch = ["{tmp_path}/$SLURM_JOB_ID", "{tmp_path}/${{USER}}x", "{tmp_path}/$USER"]\n'
+    environ = site_file(tmp_path, text)
+    assert "scratch" not in site.load(environ).defaults
+    assert site.load({**environ, "USER": "anna"}).defaults["scratch"] == str(tmp_path / "anna")
+    (tmp_path / "17").mkdir()
+    assert site.load({**environ, "USER": "anna", "SLURM_JOB_ID": "17"}).defaults["scratch"] == str(tmp_path / "17")

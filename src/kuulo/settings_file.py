@@ -97,26 +97,6 @@ def read(path: Path, keys: Collection[str], *, required: bool) -> dict[str, Any]
     return data
 
 
-def folders(data: Mapping[str, Any], key: str, path: Path) -> tuple[Path, ...]:
-    """The list of folders under a key; raises UsageError."""
-    value = data.get(key, [])
-    if not isinstance(value, list) or not all(isinstance(v, str) and v and "\0" not in v for v in value):
-        raise UsageError(
-            f"{key} in a settings file is not a list of folders",
-            looked_at=str(path),
-            do=f'write {key} = ["/shared/kuulo/models"], also for one',
-        )
-    return tuple(Path(v) for v in value)
-
-
-def folder(data: Mapping[str, Any], key: str, path: Path) -> Path | None:
-    """The path under a key, None where there is none; raises UsageError."""
-    value = data.get(key)
-    if value is not None and (not isinstance(value, str) or not value or "\0" in value):
-        raise UsageError(f"{key} in a settings file is not a path", looked_at=str(path))
-    return Path(value) if value else None
-
-
 def table(data: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
     """The table under a key, as it is; raises UsageError."""
     entries = data.get(key, {})

@@ -82,8 +82,8 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
         "engines": Key("names", "The engines that `kuulo deploy apply` makes images of.", '["faster-whisper"]'),
         "bootstrap": Key(
             "choice",
-            "What the base of the images is: an image of a registry, an image or archive that is here, or a Debian that "
-            "is fetched.",
+            "What the base of the images is: an image of a registry, an image or archive that is here, or a Debian "
+            "that is fetched.",
             '"docker"',
             ("docker", "localimage", "debootstrap"),
         ),
@@ -230,14 +230,14 @@ def _value(key: Key, value: Any, called: str, path: Path) -> Any:
             raise UsageError(f"{wrong}it is not a list of {key.kind}", looked_at=str(path), do=f"{do}, also for one")
         if key.kind == "paths" and called != "scratch":
             for each in value:
-                _absolute(each, wrong, path)
+                _absolute(each, wrong, path, do)
         return tuple(value)
     if not _is_text(value):
         raise UsageError(f"{wrong}it is not a text", looked_at=str(path), do=do)
     if key.choices and value not in key.choices:
-        raise UsageError(f"{wrong}{value!r} is none of {', '.join(key.choices)}", looked_at=str(path))
+        raise UsageError(f"{wrong}{value!r} is none of {', '.join(key.choices)}", looked_at=str(path), do=do)
     if key.kind == "path":
-        _absolute(value, wrong, path)
+        _absolute(value, wrong, path, do)
     return value
 
 
@@ -245,6 +245,6 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value) and not any(ord(c) < 32 or ord(c) == 127 for c in value)
 
 
-def _absolute(text: str, wrong: str, path: Path) -> None:
+def _absolute(text: str, wrong: str, path: Path, do: str) -> None:
     if not text.startswith("/"):
-        raise UsageError(f"{wrong}{text!r} is not an absolute path", looked_at=str(path))
+        raise UsageError(f"{wrong}{text!r} is not an absolute path", looked_at=str(path), do=do)

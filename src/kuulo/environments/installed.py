@@ -33,8 +33,8 @@ ABANDONED_SECONDS = 24 * 3600
 
 @dataclass(frozen=True)
 class Environment:
-    """An installed environment: `folder` is the virtual environment, `packages` distribution -> version. Of one that is a
-    container image, `image` is the image's file in the folder, and its Python is inside."""
+    """An installed environment: `folder` is the virtual environment, `packages` distribution -> version. Of one that is
+    a container image, `image` is the image's file in the folder, and its Python is inside."""
 
     engine: str
     folder: Path
