@@ -27,8 +27,10 @@ dev_stamp := $(VENV)/.kuulo-dev-$(call digest,pyproject.toml $(dev_files) $(whee
 # An environment that outlives a clone must be pointed to the next one.
 link_stamp := $(VENV)/.kuulo-link-$(shell pwd | sha256sum | cut -c1-16)
 
-# For tests: a synthesiser, a tracer, and a Slurm of the tests' own, with accounts.
-system_packages := espeak-ng strace slurmctld slurmd slurm-client munge slurmdbd mariadb-server-core mariadb-client-core
+# For tests: a synthesiser, a tracer, what openai-whisper reads recordings with, a Slurm of the tests' own, with accounts,
+# and Lmod.
+system_packages := espeak-ng strace ffmpeg slurmctld slurmd slurm-client munge slurmdbd mariadb-server-core \
+	mariadb-client-core lmod
 
 .PHONY: help demo test lint docs bench clean base dev
 
@@ -41,6 +43,8 @@ demo: base ## install Kuulo, transcribe the recording in examples/, say which fi
 
 test: dev ## install what the tests need, then run them without a network
 	@tools/system_packages.sh $(system_packages) || echo "Going on: tests that need them are skipped." >&2
+	@[ -d $(VENV)/environment-modules ] || tools/environment_modules.sh $(VENV)/environment-modules \
+		|| echo "Going on: tests that need Environment Modules are skipped." >&2
 	@$(bin)/python tools/no_network.py $(bin)/python -m pytest -n 2 --dist loadfile $(PYTEST)
 
 lint: dev ## ruff and mypy

@@ -339,8 +339,9 @@ def test_whisper_ctranslate2_and_kuulo_write_the_same(
     ids=["plain", "words"],
 )
 def test_openais_whisper_and_kuulo_write_the_same(
-    words: list[str], kuulo: Kuulo, tmp_path: Path, miniature: Any
+    words: list[str], kuulo: Kuulo, tmp_path: Path, miniature: Any, needs_program: Any
 ) -> None:
+    needs_program("ffmpeg")  # with which it reads recordings
     model = ["--model", str(miniature.path("pt")), "--fp16", "False"]
     clip = str(miniature.clip("two_sentences").path)
     theirs, ours, _ = compare(kuulo, tmp_path, "whisper", base.OPENAI_WHISPER, [clip, *words, *FLAT], model)

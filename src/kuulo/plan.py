@@ -71,6 +71,8 @@ class Facts:
     broken: Mapping[str, KuuloError] = field(default_factory=dict)
     """What is wrong with an engine's environment. The engine counts as not installed, also when it is beside Kuulo too:
     nobody chose that one."""
+    denied: Mapping[str, KuuloError] = field(default_factory=dict)
+    """Engines that this site does not offer to us: they count as not installed."""
 
 
 @dataclass(frozen=True)
@@ -372,8 +374,9 @@ def named_engine(name: str, facts: Facts, task: str = TRANSCRIBE) -> EngineSpec:
     """The engine of that name; raises UsageError for an unknown one, EngineMissing when it is not installed, CannotRun
     when its environment is broken."""
     spec = known_engine(name, task)
-    if name in facts.broken:
-        raise facts.broken[name]
+    for why in (facts.denied, facts.broken):
+        if name in why:
+            raise why[name]
     if not facts.installed.get(name):
         raise EngineMissing(
             f"the engine {name} is not installed",

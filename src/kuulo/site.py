@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kuulo.jobs.settings import JobSettings
 
 SITE_FILE = Path("/etc/kuulo/site.toml")
+PINNED = "pinned"
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,9 @@ class Site:
         """The engines' environments."""
         from kuulo.environments import installed
 
-        folders = [*self.centre.environments, *filter(None, [self.centre.images])]
+        # A deployed version has its builds named beside its site file: those that it was tested with.
+        pinned = [self.site_file.parent / PINNED] if self.site_file else []
+        folders = [*pinned, *self.centre.environments, *filter(None, [self.centre.images])]
         return installed.environments_from(os.environ, folders, user_data_folder())
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kuulo import engines, machine
+from kuulo import access, engines, machine
+from kuulo.errors import KuuloError
 from kuulo.plan import Facts, Model
 from kuulo.site import Site
 
@@ -14,15 +15,36 @@ def facts(site: Site) -> Facts:
     """The Facts of this machine under these settings."""
     stores = site.model_stores()
     environments, broken = site.environments().all()
+    groups = access.own_groups()
+    may = access.allowed(site.centre, "engines", groups)
+    denied: dict[str, KuuloError] = {
+        s.name: access.refusal(site, "engines", s.name)
+        for s in engines.every()
+        if may is not None and s.name not in may and access.is_chosen(s)
+    }
+    out = {*broken, *denied}
+    models = access.allowed(site.centre, "models", groups)
+
+    def is_offered(ref: Any) -> bool:
+        """A user's own models are a user's own business."""
+        return models is None or ref.name in models or Path(ref.origin) not in site.centre.stores
+
+    def find_model(name: str, formats: Any) -> Model:
+        ref = stores.resolve(name, formats)
+        if not is_offered(ref):
+            raise access.refusal(site, "models", ref.name)
+        return model(ref)
+
     return Facts(
         machine=machine.this(),
         installed={
-            s.name: s.name not in broken and (s.name in environments or engines.installed(s)) for s in engines.every()
+            s.name: s.name not in out and (s.name in environments or engines.installed(s)) for s in engines.every()
         },
         environments=environments,
         broken=broken,
-        models=[model(ref) for ref in stores.list()],
-        find_model=lambda name, formats: model(stores.resolve(name, formats)),
+        denied=denied,
+        models=[model(ref) for ref in stores.list() if is_offered(ref)],
+        find_model=find_model,
         stores=str(stores),
     )
 

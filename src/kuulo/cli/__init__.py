@@ -15,6 +15,7 @@ from kuulo.errors import EXIT_INTERRUPTED, EXIT_USAGE, KuuloError
 COMMANDS: dict[str, tuple[str, str]] = {
     "as": ("kuulo.cli.as_program:as_program", "Another program's command line, unchanged: whisper, whisperx, ..."),
     "calibrate": ("kuulo.cli.calibrate:calibrate", "Measure how fast engines and models are on a kind of node."),
+    "deploy": ("kuulo.cli.deploy:deploy", "For centres: commands, modules, portal app: plan, apply, test, rollback."),
     "diarize": ("kuulo.cli.diarize:diarize", "Who speaks when, without the words."),
     "engines": ("kuulo.cli.engines:engines", "Engines: list, install, check, remove, and their environments."),
     "evaluate": ("kuulo.cli.evaluate:evaluate", "How far transcripts are from references: WER, CER, DER and others."),
@@ -26,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "models": ("kuulo.cli.models:models", "Models: list, pull, add, verify, remove."),
     "run": ("kuulo.cli.run:run", "An engine's own program, with its own arguments."),
     "shims": ("kuulo.cli.shims:shims", "Commands with the other programs' names: install, list, remove."),
+    "site": ("kuulo.cli.site:site", "The site's file: write it, check it."),
     "speakers": ("kuulo.cli.speakers:speakers", "Speakers: list, rename, and voices with names."),
     "submit": ("kuulo.cli.submit:submit", "Give recordings to the cluster: transcribe in Slurm's jobs."),
     "transcribe": ("kuulo.cli.transcribe:transcribe", "Turn recordings into transcripts."),

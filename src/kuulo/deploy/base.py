@@ -4,10 +4,11 @@ anything else."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kuulo.engines.base import EngineSpec
+from kuulo.environments.installed import Environment
 from kuulo.models.manifest import ModelRef
 from kuulo.site import Site
 
@@ -26,16 +27,22 @@ Files = Mapping[str, File]
 
 @dataclass(frozen=True)
 class Deployment:
-    """A version that is deployed. `folder`: where all of it is in the end. `engines` and `models`: what its users find,
-    the best first."""
+    """A version that is deployed. `folder`: where all of it is in the end. `engines` and `models`: what there is, also
+    what is for some groups alone, the best first. `environments`: engine -> the build that this version uses."""
 
     site: Site
     version: str
     folder: Path
     engines: tuple[EngineSpec, ...] = ()
     models: tuple[ModelRef, ...] = ()
+    environments: Mapping[str, Environment] = field(default_factory=dict)
 
     @property
     def program(self) -> Path:
         """The command `kuulo` of this version."""
         return self.folder / "bin" / "kuulo"
+
+    @property
+    def name(self) -> str:
+        """What help and messages call the centre."""
+        return self.site.centre.name or "this site"

@@ -25,6 +25,9 @@ from kuulo.errors import CannotRun, EngineMissing
 VARIABLE = "KUULO_ENVIRONMENTS"
 STATE = "state.json"
 BUILDING = ".building"
+KEPT = ".kept-for"
+"""In a build's folder: the deployed versions that use it, an empty file for each."""
+
 SCHEMA = 1
 
 ABANDONED_SECONDS = 24 * 3600
@@ -142,10 +145,17 @@ def _read(home: Path) -> Environment | None:
     return found
 
 
+def state(environment: Environment, *, absolute: bool = False) -> dict[str, Any]:
+    """What a state file says. With `absolute` it may lie anywhere, not just beside the build."""
+    build = str(environment.folder.absolute()) if absolute else environment.folder.name
+    said = {"schema": SCHEMA, "build": build, **environment.to_json()}
+    del said["folder"]
+    return said
+
+
 def put_in_use(environment: Environment) -> None:
     """Writes the state, the last step of an installation. Raises OSError."""
-    said = {"schema": SCHEMA, "build": environment.folder.name, **environment.to_json()}
-    del said["folder"]
+    said = state(environment)
     (environment.folder / BUILDING).unlink(missing_ok=True)
     atomic.write_json(environment.folder.parent / STATE, said)
 
@@ -166,10 +176,15 @@ def sweep(home: Path) -> list[Path]:
         in_use = None
     gone = []
     for folder in sorted(home.iterdir()) if home.is_dir() else ():
-        if folder.is_dir() and folder.name != in_use and not _in_work(folder):
+        if folder.is_dir() and folder.name != in_use and not _in_work(folder) and not kept_for(folder):
             shutil.rmtree(folder)
             gone.append(folder)
     return gone
+
+
+def kept_for(build: Path) -> list[str]:
+    """The deployed versions that use a build."""
+    return sorted(path.name for path in (build / KEPT).glob("*"))
 
 
 def _in_work(build: Path) -> bool:

@@ -1,0 +1,141 @@
+"""Proves that a version works, before users get it and whenever somebody asks: every part is really used.
+
+Each proof runs as a program of its own, with an empty home and a scratch folder that are gone afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kuulo import miniature, naming
+from kuulo.deploy import module
+from kuulo.deploy.base import Deployment
+from kuulo.errors import KuuloError
+from kuulo.formats import json as master
+
+TIME_LIMIT_S = 900
+"""How long one proof may take: loading a large model from a busy disk takes minutes."""
+
+PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+KEPT = ("CUDA_VISIBLE_DEVICES", "LOGNAME", "SHELL", "USER")
+"""What a proof has of our variables: it is to find what a user finds who has just logged in."""
+
+LMOD = ("/usr/share/lmod/lmod/init/bash", "/etc/profile.d/lmod.sh", "/etc/profile.d/z00_lmod.sh")
+"""Where Lmod begins, if LMOD_PKG does not say."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """`ok`: True, False, or None when it could not be tried; `said` says what was seen."""
+
+    what: str
+    ok: bool | None
+    said: str
+
+
+def prove(made: Deployment, tell: Callable[[Proof], None]) -> list[Proof]:
+    """All proofs of a version that is written. `tell` is called as each ends."""
+    found = []
+    with tempfile.TemporaryDirectory(prefix="kuulo-prove-") as folder:
+        for proof in _proofs(made, Path(folder)):
+            tell(proof)
+            found.append(proof)
+    return found
+
+
+def _proofs(made: Deployment, scratch: Path) -> Iterator[Proof]:
+    program = str(made.program)
+    yield _run("the command", [program, "--version"], scratch, expect=made.version.rpartition("-")[0])
+    yield _run(
+        "the settings", [program, "site", "check", "--quiet"], scratch, good="they can be read, and fit together"
+    )
+    yield _transcript(made, scratch)
+    for name in made.environments:
+        yield _run(f"the engine {name}", [program, "engines", "check", name], scratch)
+    for one in module.modules(made):
+        yield _module(made, one, scratch)
+
+
+def _transcript(made: Deployment, scratch: Path) -> Proof:
+    """A clip, with the defaults that users get."""
+    what, out = "a transcript", scratch / "out"
+    proof = _run(what, [str(made.program), "transcribe", str(miniature.CLIP), "-o", str(out), "--quiet"], scratch)
+    if proof.ok is False:
+        return proof
+    try:
+        transcript = master.read_master(out / f"{miniature.CLIP.stem}.json")
+    except KuuloError as error:
+        return Proof(what, False, str(error))
+    words = sum(len(segment.text.split()) for segment in transcript.segments)
+    return Proof(what, words > 0, f"{words} words of a clip" if words else "a clip of speech has no words")
+
+
+def _module(made: Deployment, one: module.Module, scratch: Path) -> Proof:
+    """Load it in a clean shell, use it, unload it, and see that nothing stays."""
+    what, begin = f"the module {one.name}", lmod()
+    path = made.folder / "modules" / module.LMOD
+    if begin is None or not path.is_dir():
+        return Proof(what, None, "no Lmod is here to load it" if path.is_dir() else "not for Lmod")
+    done = _call(["bash", "--norc", "-c", LOAD, "bash", str(begin), str(path), f"{one.name}/{one.version}"], scratch)
+    return _judged(what, done, "loaded, used and unloaded")
+
+
+LOAD = """\
+# All variables but those in which Lmod keeps its own books.
+variables() { env | grep -v -E -e '^(_|_LMFILES_|LOADEDMODULES|_ModuleTable[^=]*|__LMOD[^=]*|LMOD[^=]*)=' | sort; }
+. "$1" >/dev/null
+module use "$2"
+before=$(variables)
+module load "$3" || exit 1
+[ "$(command -v kuulo)" ] || { echo "kuulo is not on the PATH" >&2; exit 1; }
+kuulo --version >/dev/null || exit 1
+module unload "$3" || exit 1
+after=$(variables)
+[ "$before" = "$after" ] || { diff <(echo "$before") <(echo "$after") >&2; exit 1; }
+"""
+
+
+def lmod() -> Path | None:
+    """The file with which Lmod begins in bash, where there is one."""
+    package = os.environ.get("LMOD_PKG")
+    candidates = [f"{package}/init/bash"] if package else []
+    return next((Path(path) for path in (*candidates, *LMOD) if Path(path).is_file()), None)
+
+
+def _run(what: str, command: Sequence[str], scratch: Path, expect: str = "", good: str = "") -> Proof:
+    done = _call(command, scratch)
+    if done.returncode == 0 and expect not in done.stdout:
+        return Proof(what, False, f"it says {done.stdout.strip()!r} and not {expect}")
+    last = [line for line in done.stdout.splitlines() if line.strip()]
+    return _judged(what, done, good or (last[0].strip() if last else "works"))
+
+
+def _judged(what: str, done: subprocess.CompletedProcess[str], good: str) -> Proof:
+    if done.returncode == 0:
+        return Proof(what, True, good)
+    lines = [line for line in done.stderr.splitlines() if line.strip()][-6:]
+    return Proof(what, False, f"exit code {done.returncode}: " + "; ".join(line.strip() for line in lines))
+
+
+def _call(command: Sequence[str], scratch: Path) -> subprocess.CompletedProcess[str]:
+    home = scratch / "home"
+    home.mkdir(exist_ok=True)
+    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+    environ = {**kept, "HOME": str(home), "TMPDIR": str(scratch), "PATH": PATH, "LANG": "C.UTF-8", "NO_COLOR": "1"}
+    try:
+        return subprocess.run(
+            command, cwd=home, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+            timeout=TIME_LIMIT_S, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 124, "", f"no end after {TIME_LIMIT_S} s")
+    except OSError as error:
+        return subprocess.CompletedProcess(command, 126, "", f"{naming.shown(Path(command[0]))}: {error.strerror}")
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
