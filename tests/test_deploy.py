@@ -350,7 +350,7 @@ def test_loading_and_unloading(tmp_path: Path, system: str) -> None:
         "unset",
     ]
     assert lines[7].startswith("complete -o nosort -C")
-    assert "kuulo 0.1.0-7. Type for example:" in done.stderr
+    assert "Kuulo 0.1.0-7. Type for example:" in done.stderr
     assert done.stderr.count("Type for example") == 1  # not when it is unloaded
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from kuulo import engines, errors, formats, options, schemas, site
+from kuulo import engines, errors, formats, options, schemas, site, site_file
 from kuulo.cli import COMMANDS, cli, flags
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -116,6 +116,15 @@ def settings_page() -> str:
         lines.append(
             f"| [{option.name}](options.md#{option.name}) | `{option.variable}` | `{flag}` | {_value(option)} |"
         )
+    lines += ["", "## The site's file", "", "What it is for: [the site's file](../site.md). A path is absolute.", ""]
+    lines += ["| key | what it is | for example |", "|---|---|---|"]
+    for table, keys in (("", site_file.TOP), ("groups.NAME", site_file.GROUP), *site_file.TABLES.items()):
+        for name, key in keys.items():
+            called = f"[{table}] {name}" if table else name if key.kind != "table" else f"[{name}]"
+            choices = f" One of {', '.join(key.choices)}." if key.choices else ""
+            example = f"`{name} = {key.example}`" if key.example else ""
+            lines.append(f"| `{called}` | {key.help}{choices} | {example} |")
+    lines += ["", "`[jobs]`: [on the cluster](../jobs.md#for-the-site)."]
     lines += ["", "## Other variables", "", "| variable | meaning |", "|---|---|"]
     lines += [f"| `{name}` | {meaning} |" for name, meaning in sorted(VARIABLES.items())]
     return "\n".join(lines) + "\n"

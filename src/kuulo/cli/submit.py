@@ -72,6 +72,8 @@ def submit(inputs: tuple[str, ...], **arguments: Any) -> int:
     found = audio.find(
         [os.path.normpath(Path.cwd() / path) for path in inputs]
     )  # its own words about what is not there
+    if settings.origin["scratch"] == "site":  # which folder that is, the node says
+        settings = dataclasses.replace(settings, values={**settings.values, "scratch": None})
     resolved = plan.resolve(settings, survey.facts(files), max(1, len(found.recordings)))
     return _submit(files, resolved, found, arguments)
 

@@ -163,7 +163,7 @@ def _help(deployment: Deployment, name: str, task: str, models: Mapping[str, str
 
 def _message(deployment: Deployment, task: str, models: Mapping[str, str]) -> str:
     command = EXAMPLES[task][0][0]
-    lines = [f"kuulo {deployment.version}. Type for example:  {command}"]
+    lines = [f"Kuulo {deployment.version}. Type for example:  {command}"]
     if models:
         lines.append("Models: " + " ".join(f"${variable}" for variable in models))
     extra = deployment.site.centre.module.get("message")

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from kuulo import audio, machine, naming, report, speeds
+from kuulo import audio, machine, naming, report, site, speeds
 from kuulo.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, CannotRun, KuuloError
 from kuulo.jobs import plan_file
 from kuulo.jobs.batch import WHOLE, WORDS, Batch, Item, Piece
@@ -172,7 +172,7 @@ def here(plan: Plan, recordings: int) -> Plan:
         )
     wanted = {**plan.options, "workers": min(plan.options["workers"] or 1, max(1, recordings))}
     workers, threads = share_out(plan.spec, plan.model, wanted, machine.this(), max(1, recordings))
-    scratch = plan.options["scratch"]
+    scratch = plan.options["scratch"] or site.load().defaults.get("scratch")
     if scratch:
         scratch = os.path.expandvars(scratch)
         Path(scratch).mkdir(parents=True, exist_ok=True)
