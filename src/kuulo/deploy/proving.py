@@ -119,7 +119,7 @@ def _run(what: str, command: Sequence[str], scratch: Path, expect: str = "", goo
 def _judged(what: str, done: subprocess.CompletedProcess[str], good: str) -> Proof:
     if done.returncode == 0:
         return Proof(what, True, good)
-    lines = [line for line in done.stderr.splitlines() if line.strip()][-6:]
+    lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()][-6:]
     return Proof(what, False, f"exit code {done.returncode}: " + "; ".join(line.strip() for line in lines))
 
 

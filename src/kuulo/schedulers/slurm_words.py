@@ -154,6 +154,7 @@ HINTS: Mapping[str, str] = {
     "Invalid qos specification": "name a QOS that you may use: --slurm qos=NAME",
     "Job violates accounting/QOS policy": "ask for less, or wait until your jobs in the queue are fewer",
     "Memory specification can not be satisfied": "less memory: --mem; sinfo -o '%P %m' lists the nodes'",
+    "CPU count per node can not be satisfied": "fewer cores: --cpus; sinfo -o '%P %c' lists the nodes'",
     "Requested node configuration is not available": "no node has that much: --mem; sinfo -o '%P %c %m %G' lists them",
     "Requested time limit is invalid": "less time: --time; sinfo -o '%P %l' lists the limits",
     "User's group not permitted": "name a partition that you may use: --slurm partition=NAME",
