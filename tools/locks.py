@@ -1,6 +1,8 @@
 """Writes the locks of the engines' environments anew: src/kuulo/environments/ENGINE/VARIANT.lock.
 
-    python tools/locks.py [ENGINE...] [--find-links FOLDER]
+    python tools/locks.py [ENGINE...|kuulo] [--find-links FOLDER]
+
+`kuulo` is the command line in container images: src/kuulo/deploy/kuulo/any.lock.
 
 Uses the network. --find-links names a folder with wheels that no index in reach has, such as PyTorch's CPU build.
 A lock begins with the digest of what it was made from: tests/test_environments.py says when one is out of date.
@@ -15,6 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from kuulo.deploy.definition import COMMAND_LINE
 from kuulo.environments import recipe, uv
 from kuulo.environments.recipe import Recipe, Variant
 
@@ -45,16 +48,16 @@ def lock(chosen: Recipe, variant: Variant, find_links: list[str]) -> None:
     text = "".join(block for block in re.split(r"(?m)^(?=\S)", text) if "sys_platform == 'never'" not in block)
     header = HEADER.format(name=variant.wanted.name, digest=recipe.wanted_digest(variant))
     variant.lock.write_text(header + text)
-    print(f"{variant.lock.relative_to(recipe.FOLDER)}: {len(re.findall(r'(?m)^[a-z0-9]', text))} packages")
+    print(f"{variant.lock.relative_to(recipe.FOLDER.parent)}: {len(re.findall(r'(?m)^[a-z0-9]', text))} packages")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("engines", nargs="*", default=recipe.names())
+    parser.add_argument("engines", nargs="*", default=[*recipe.names(), COMMAND_LINE.engine])
     parser.add_argument("--find-links", action="append", default=[])
     given = parser.parse_args()
     for name in given.engines:
-        chosen = recipe.read(name)
+        chosen = COMMAND_LINE if name == COMMAND_LINE.engine else recipe.read(name)
         for variant in chosen.variants.values():
             lock(chosen, variant, given.find_links)
     return 0

@@ -51,14 +51,10 @@ def check(environment: Environment) -> str:
 def _imported(environment: Environment, spec: EngineSpec) -> str:
     with tempfile.TemporaryDirectory(prefix="kuulo-check-") as folder:
         runtime = runtimes.of(environment)
+        runtimes.make_room(runtime, Path(folder))
+        program = "import importlib, sys; importlib.import_module(sys.argv[1])"
         done = subprocess.run(
-            [
-                environment.interpreter,
-                "-I",
-                "-c",
-                "import importlib, sys; importlib.import_module(sys.argv[1])",
-                spec.module,
-            ],
+            runtime.python(Path(folder), ["-I", "-c", program, spec.module]),
             env=runtime.environment(Path(folder), os.environ),
             cwd=folder,
             capture_output=True,

@@ -48,7 +48,10 @@ class Here:
     """This interpreter, with all that is installed beside Kuulo."""
 
     def command(self, scratch: Path, reads: Sequence[Path]) -> list[str]:
-        return [sys.executable, "-m", "kuulo.worker"]
+        return self.python(scratch, ["-m", "kuulo.worker"])
+
+    def python(self, scratch: Path, arguments: Sequence[str]) -> list[str]:
+        return [sys.executable, *arguments]
 
     def environment(self, scratch: Path, environ: Mapping[str, str]) -> dict[str, str]:
         return {**worker_environment(scratch, environ), "PYTHONUSERBASE": site.getuserbase()}

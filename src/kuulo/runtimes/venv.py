@@ -29,32 +29,39 @@ class Venv:
         self._environment = environment
 
     def command(self, scratch: Path, reads: Sequence[Path]) -> list[str]:
-        return [str(self._environment.interpreter), "-m", "kuulo.worker"]
+        return self.python(scratch, ["-m", "kuulo.worker"])
+
+    def python(self, scratch: Path, arguments: Sequence[str]) -> list[str]:
+        return [str(self._environment.interpreter), *arguments]
 
     def environment(self, scratch: Path, environ: Mapping[str, str]) -> dict[str, str]:
         own = of_its_own(self._environment, here.worker_environment(scratch, environ))
         return {**own, "PYTHONPATH": str(scratch / CARRIED)}
 
     def prepare(self, scratch: Path) -> None:
-        """Copied anew for each run: they are always those of the Kuulo that started it."""
-        target = scratch / CARRIED / "kuulo"
-        if target.is_dir():
-            return
-        staged = scratch / f"{CARRIED}-{uuid.uuid4().hex}"
-        staged.mkdir()
-        source = Path(kuulo.__file__).parent
-        for name in WORKER:
-            if (source / name).is_dir():
-                shutil.copytree(source / name, staged / name, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copyfile(source / name, staged / name)
-        target.parent.mkdir(exist_ok=True)
-        try:
-            staged.rename(target)
-        except OSError:
-            if not target.is_dir():  # else another worker of this run was first
-                raise
-            shutil.rmtree(staged)
+        carry(scratch)
+
+
+def carry(scratch: Path) -> None:
+    """The worker's files into scratch, anew for each run: they are always those of the Kuulo that started it."""
+    target = scratch / CARRIED / "kuulo"
+    if target.is_dir():
+        return
+    staged = scratch / f"{CARRIED}-{uuid.uuid4().hex}"
+    staged.mkdir()
+    source = Path(kuulo.__file__).parent
+    for name in WORKER:
+        if (source / name).is_dir():
+            shutil.copytree(source / name, staged / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source / name, staged / name)
+    target.parent.mkdir(exist_ok=True)
+    try:
+        staged.rename(target)
+    except OSError:
+        if not target.is_dir():  # else another worker of this run was first
+            raise
+        shutil.rmtree(staged)
 
 
 def for_program(environment: Environment, scratch: Path, environ: Mapping[str, str]) -> dict[str, str]:
