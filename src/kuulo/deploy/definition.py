@@ -35,7 +35,7 @@ BASES = {DOCKER: "debian:12-slim", DEBOOTSTRAP: "bookworm"}
 """What a base is taken from, where nobody says."""
 
 MIRROR = "http://deb.debian.org/debian"
-INCLUDED = ("ca-certificates", "python3", "python3-venv")
+INCLUDED = ("ca-certificates", "libgomp1", "libstdc++6", "python3", "python3-venv")
 """Debian's packages that an image needs."""
 
 FILES = "files"
@@ -168,7 +168,8 @@ def _post(engine: str, recipe: Recipe, variant: Variant, sources: Sources, diges
     home = f"{ENVIRONMENTS}/{engine}"
     flags = ["--no-index", "--find-links", f"{TOP}/wheels"] if sources.bundle else sources.pip_flags(variant)
     told = shlex.join(flags)
-    pip = "-m pip install --quiet --disable-pip-version-check --no-cache-dir --no-deps --require-hashes"
+    pip = f"{TOP}/venv/bin/python -I -m pip --quiet --disable-pip-version-check --no-cache-dir"
+    install = f"install --no-deps --require-hashes {told} --requirement {TOP}"
     return (
         "set -eu",
         "umask 022",
@@ -180,9 +181,10 @@ def _post(engine: str, recipe: Recipe, variant: Variant, sources: Sources, diges
         f"mkdir -p {home} {HOST} {NEW_ROOT} {DRIVER}",
         f"chmod 755 {TOP}/bin/*",
         f"python3 -I -m venv {TOP}/venv",
-        f"python3 -I -m venv {home}/{BUILD}",
-        f"{TOP}/venv/bin/python {pip} {told} --requirement {TOP}/kuulo.lock",
-        f"{home}/{BUILD}/bin/python {pip} {told} --requirement {TOP}/engine.lock",
+        f"python3 -I -m venv --without-pip {home}/{BUILD}",
+        f"{pip} {install}/kuulo.lock",
+        f"{pip} --python {home}/{BUILD}/bin/python {install}/engine.lock",
+        f"{pip} uninstall --yes pip setuptools",
         f"site=$({TOP}/venv/bin/python -I -c 'import sysconfig; print(sysconfig.get_path(\"purelib\"))')",
         f'echo {TOP}/src > "$site/kuulo.pth"',
         f"{TOP}/venv/bin/python -I -m compileall -q {TOP}/src",
