@@ -243,7 +243,7 @@ def _rounded(words: Sequence[Word]) -> tuple[Word, ...]:
 
 
 def _where(environment: Environment | None) -> str:
-    return f"environment ({environment.variant})" if environment else "beside Kuulo"
+    return f"{environment.kind} ({environment.variant})" if environment else "beside Kuulo"
 
 
 def _environment(where: str, hello: Mapping[str, Any]) -> str:

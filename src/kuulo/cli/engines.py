@@ -75,7 +75,8 @@ def _show(rows: list[dict[str, Any]]) -> None:
 def _where(row: dict[str, Any]) -> str:
     if row["environment"]:
         unchecked = "" if row["environment"]["heard"] else ", unchecked"
-        return f"environment ({row['environment']['variant']}{unchecked})"
+        kind = "image" if row["environment"]["image"] else "environment"
+        return f"{kind} ({row['environment']['variant']}{unchecked})"
     return "beside Kuulo" if row["version"] else ""
 
 

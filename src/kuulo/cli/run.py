@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -107,10 +108,18 @@ def _beside_kuulo(engine: str, program: str) -> Path:
 
 def _call(command: list[str], environ: dict[str, str]) -> int:
     """The program's exit code; of one that a signal ended, 128 and its number, as shells have it."""
+    between = Path(command[0]).name == "ch-run"
+    if between:
+        from kuulo.runtimes.inside import IGNORED
+
+        for number in IGNORED:
+            signal.signal(number, signal.SIG_IGN)
     process = subprocess.Popen(command, env=environ)
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        process.send_signal(number)
+        for pid in _children(process.pid) if between else [process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     # Ctrl-C reaches both, by the terminal: what it does is the program's to decide.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -118,3 +127,11 @@ def _call(command: list[str], environ: dict[str, str]) -> int:
         signal.signal(number, pass_on)
     code = process.wait()
     return code if code >= 0 else 128 - code
+
+
+def _children(pid: int) -> list[int]:
+    """proc(5), /proc/PID/task/TID/children."""
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []

@@ -195,7 +195,7 @@ def _model(model: Model | None) -> str:
 
 
 def _where(environment: Environment | None) -> str:
-    return str(environment.folder) if environment else "installed beside Kuulo"
+    return str(environment.image_path or environment.folder) if environment else "installed beside Kuulo"
 
 
 def native_call(resolved: Plan) -> str:

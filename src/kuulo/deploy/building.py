@@ -243,15 +243,17 @@ def _by_ourselves(
     _metadata(root, definition)
     _say(shown, "squashfs")
     squashfs = (folder if format_ == image_file.SQUASHFS else staged) / "image.squashfs"
-    _run(["mksquashfs", str(root), str(squashfs), "-comp", "gzip", "-Xcompression-level", LEVEL, "-all-root", "-noappend", "-no-progress", "-quiet"],
+    _run(["mksquashfs", str(root), str(squashfs),
+          "-comp", "gzip", "-Xcompression-level", LEVEL, "-all-root", "-noappend", "-no-progress", "-quiet"],
          "the image cannot be written", cwd=staged, shown=shown)  # fmt: skip
     if format_ == image_file.SQUASHFS:
         return squashfs.name
-    _sif(folder / "image.sif", staged / "image.def", squashfs)
+    write_sif(folder / "image.sif", staged / "image.def", squashfs)
     return "image.sif"
 
 
-def _sif(image: Path, definition: Path, squashfs: Path) -> None:
+def write_sif(image: Path, definition: Path, squashfs: Path) -> None:
+    """A SIF file of a squashfs file, by siftool. Raises CannotRun."""
     architecture = SIF_ARCHITECTURES.get(platform.machine())
     if architecture is None:
         raise CannotRun(f"a SIF for {platform.machine()} cannot be made", do="--format squashfs")

@@ -57,6 +57,11 @@ class Environment:
         return self.folder / self.image if self.image else None
 
     @property
+    def kind(self) -> str:
+        """`image` or `environment`, for people."""
+        return "image" if self.image else "environment"
+
+    @property
     def interpreter(self) -> Path:
         return self.folder / "bin" / "python"
 

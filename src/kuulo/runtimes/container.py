@@ -37,7 +37,9 @@ HOST = "/opt/kuulo/host"
 """Where charliecloud shows the machine to inside.py, and to nobody else."""
 
 LAUNCHER = "inside.py"
-ENVIRONMENT = "environment.json"
+WORKERS, PROGRAMS_OWN = "worker.json", "program.json"
+"""Environments: of Kuulo's worker, and of an engine's own program."""
+
 UNPACKED = "image"
 MOUNT = "mount"
 
@@ -85,26 +87,32 @@ class Container:
 
     def python(self, scratch: Path, arguments: Sequence[str], reads: Sequence[Path] = ()) -> list[str]:
         """The engine's Python with these arguments."""
-        return self.start(scratch, [self.interpreter, *arguments], [own(scratch), *readable(reads)], scratch)
+        words = [self.interpreter, *arguments]
+        return self.start(scratch, words, [own(scratch), *readable(reads)], scratch, WORKERS)
 
-    def start(self, scratch: Path, words: Sequence[str], binds: Sequence[Bind], folder: Path | None) -> list[str]:
-        """A program of the image, standing in `folder`. It needs `prepare`. Raises CannotRun, UsageError."""
+    def start(
+        self, scratch: Path, words: Sequence[str], binds: Sequence[Bind], folder: Path, environment: str = PROGRAMS_OWN
+    ) -> list[str]:
+        """A program of the image, standing in `folder`; `environment`: WORKERS or PROGRAMS_OWN. It needs `prepare`.
+        Raises CannotRun, UsageError."""
         name, program = found(self._starter)
         image = self._image
         gpu = gpu_kind()
         launcher = str(scratch / CARRIED / LAUNCHER)
-        environment = ["--environment", str(scratch / CARRIED / ENVIRONMENT)]
+        variables = str(scratch / CARRIED / environment)
+        follow = [] if environment == WORKERS else ["--follow"]
         if name != "charliecloud":
-            inside_words = [self.interpreter, "-I", launcher, *environment, "--", *words]
-            return [*_apptainer(program, image, binds, gpu, folder), *inside_words]
+            told = ["--environment", variables, *follow]
+            image_words = [self.interpreter, "-I", launcher, *told, "--", *words]
+            return [*_apptainer(program, image, binds, gpu, folder), *image_words]
         if gpu == "nv":
             binds = [*binds, *driver()]
         if _must_unpack(image):
             image = scratch / UNPACKED
-        told = ["--environment", _from_host(environment[1]), "--host", HOST]
+        told = ["--environment", _from_host(variables), *follow, "--host", HOST]
         for bind in binds:
             told += ["--write" if bind.writable else "--read", str(bind.source), str(bind.target)]
-        told += ["--cd", str(folder)] if folder else []
+        told += ["--cd", str(folder)]
         flags = ["--private-tmp", "--unset-env=*", f"--bind=/:{HOST}"]
         if image.is_file():  # a squashfs, which ch-run mounts
             flags.append(f"--mount={scratch / MOUNT}")
@@ -127,17 +135,18 @@ class Container:
                    for maker in ("APPTAINER", "SINGULARITY") for which in ("CACHE", "CONFIG", "TMP")}  # fmt: skip
         return {"USER": str(os.getuid()), **kept, **private}
 
-    def inner_environment(self, scratch: Path, environ: Mapping[str, str]) -> dict[str, str]:
-        """For the program in the image."""
+    def inner_environment(self, scratch: Path, environ: Mapping[str, str], which: str) -> dict[str, str]:
+        """For the program in the image: WORKERS or PROGRAMS_OWN."""
         passed = {name: value for name, value in environ.items() if PASSED.fullmatch(name)}
-        return {
-            **here.worker_environment(scratch, passed),
-            "KUULO_ENVIRONMENTS": ENVIRONMENTS,
+        private = {name: str(scratch / folder) for name, folder in here.CACHES.items()}
+        own = {
             "PATH": f"{Path(self.interpreter).parent}:/opt/kuulo/bin:/usr/local/bin:/usr/bin:/bin",
             "PYTHONNOUSERSITE": "1",
-            "PYTHONPATH": str(scratch / CARRIED),
             "VIRTUAL_ENV": str(Path(self.interpreter).parent.parent),
         }
+        if which == PROGRAMS_OWN:
+            return {**here.for_program(scratch, passed), **private, **own}
+        return {**here.worker_environment(scratch, passed), **own, "PYTHONPATH": str(scratch / CARRIED)}
 
     def prepare(self, scratch: Path) -> None:
         """Also finds out whether the image is whole. Raises EngineMissing."""
@@ -145,9 +154,9 @@ class Container:
         carry(scratch)
         (scratch / MOUNT).mkdir(exist_ok=True)
         atomic.write_bytes(scratch / CARRIED / LAUNCHER, Path(inside.__file__).read_bytes())
-        atomic.write_bytes(
-            scratch / CARRIED / ENVIRONMENT, json.dumps(self.inner_environment(scratch, os.environ)).encode("ascii")
-        )
+        for which in (WORKERS, PROGRAMS_OWN):
+            variables = json.dumps(self.inner_environment(scratch, os.environ, which))
+            atomic.write_bytes(scratch / CARRIED / which, variables.encode("ascii"), mode=0o600)
         if found(self._starter)[0] == "charliecloud" and _must_unpack(self._image):
             unpack(self._image, scratch / UNPACKED)
 
@@ -169,11 +178,11 @@ def found(wanted: str | None) -> tuple[str, str]:
     )
 
 
-def _apptainer(program: str, image: Path, binds: Iterable[Bind], gpu: str | None, folder: Path | None) -> list[str]:
+def _apptainer(program: str, image: Path, binds: Iterable[Bind], gpu: str | None, folder: Path) -> list[str]:
     flags = ["--containall", *([f"--{gpu}"] if gpu else [])]
     for bind in binds:
         flags += ["--mount", mount(bind)]
-    return [program, "exec", *flags, *(["--pwd", str(folder)] if folder else []), str(image)]
+    return [program, "exec", *flags, "--pwd", str(folder), str(image)]
 
 
 def mount(bind: Bind) -> str:

@@ -1,6 +1,7 @@
 """Starts a program inside a container image: carried into scratch, run by the image's Python.
 
-    python inside.py [--environment FILE] [--host HOST] [--read|--write SOURCE TARGET]... [--cd FOLDER] -- PROGRAM...
+    python inside.py --environment FILE [--host HOST] [--read|--write SOURCE TARGET]... [--cd FOLDER] [--follow]
+        -- PROGRAM...
     python inside.py --gpu
 
 The program gets the environment in FILE (a JSON object) and nothing else, so that no shell and no container program
@@ -11,6 +12,9 @@ machine the SOURCEs alone, each at its TARGET; it can do what ch-run's --bind ca
 image has not. It is a mount namespace in a user namespace, as an ordinary user may make them (user_namespaces(7),
 pivot_root(2)).
 
+With --follow we stay: signals are passed on, the exit code is the program's (128 and the number of a signal that ended
+it; ch-run has 1 then), and it ends when ch-run has gone.
+
 `--gpu` says, in a line of JSON, whether a GPU can be used from here. Standard library alone; parses on Python 3.9.
 """
 
@@ -20,6 +24,7 @@ import ctypes
 import glob
 import json
 import os
+import signal
 import sys
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
@@ -35,6 +40,10 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
 MS_NOATIME, MS_NODIRATIME, MS_BIND, MS_REC, MS_PRIVATE = 1024, 2048, 4096, 16384, 1 << 18
 MS_RELATIME = 1 << 21
 MNT_DETACH = 2
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+IGNORED = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that must not reach ch-run, which serves the image's files to its program: it would end, with exit code 0."""
 
 KEPT = (
     (os.ST_NOSUID, MS_NOSUID),
@@ -60,6 +69,7 @@ def main(arguments: List[str]) -> int:
         print(json.dumps(gpu()))
         return 0
     environment, host, folder, binds, command = parse(arguments)
+    follow = "--follow" in arguments[: arguments.index("--")]
     try:
         if host:
             enter(host, binds)
@@ -68,11 +78,15 @@ def main(arguments: List[str]) -> int:
     except OSError as error:
         print(f"kuulo: the container cannot be set up: {error}", file=sys.stderr)
         return 125
-    environ = dict(os.environ)
-    if environment is not None:
-        environ = {**environment, "LD_LIBRARY_PATH": libraries(os.environ.get("LD_LIBRARY_PATH", ""))}
-        if not environ["LD_LIBRARY_PATH"]:
-            del environ["LD_LIBRARY_PATH"]
+    found = libraries(os.environ.get("LD_LIBRARY_PATH", ""))
+    environ = {**environment, **({"LD_LIBRARY_PATH": found} if found else {})}
+    if follow:
+        child = os.fork()
+        if child:
+            return _passing_on(child)
+        for number in IGNORED:
+            signal.signal(number, signal.SIG_DFL)
+        _call("prctl", PR_SET_PDEATHSIG, signal.SIGTERM.value, what="to be told of the end")
     try:
         os.execvpe(command[0], command, environ)
     except OSError as error:
@@ -80,9 +94,24 @@ def main(arguments: List[str]) -> int:
         return 127
 
 
-def parse(words: List[str]) -> Tuple[Optional[Dict[str, str]], str, str, List[Bind], List[str]]:
+def _passing_on(child: int) -> int:
+    """The program's exit code, when it has ended."""
+
+    def tell(number: int, frame: Any) -> None:
+        os.kill(child, number)
+
+    for number in (signal.SIGINT, signal.SIGQUIT):  # a terminal's reach the program anyway
+        signal.signal(number, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, tell)
+    _call("prctl", PR_SET_PDEATHSIG, signal.SIGTERM.value, what="to be told of the end")
+    _, status = os.waitpid(child, 0)
+    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+
+
+def parse(words: List[str]) -> Tuple[Dict[str, str], str, str, List[Bind], List[str]]:
     """Environment, HOST, folder, binds and command of a command line that Kuulo wrote."""
-    environment: Optional[Dict[str, str]] = None
+    environment: Dict[str, str] = {}
     host = folder = ""
     binds: List[Bind] = []
     rest = iter(words)
@@ -100,7 +129,7 @@ def parse(words: List[str]) -> Tuple[Optional[Dict[str, str]], str, str, List[Bi
         elif word in ("--read", "--write"):
             source, target = next(rest), next(rest)
             binds.append((source, target, word == "--write"))
-        else:
+        elif word != "--follow":
             raise SystemExit(f"kuulo: {word!r} is not understood")
     return environment, host, folder, binds, list(rest)
 
