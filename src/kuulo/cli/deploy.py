@@ -62,7 +62,7 @@ def apply(yes: bool, as_json: bool) -> None:
 
     from kuulo import site
     from kuulo.cli.transcribe import stop_when_told
-    from kuulo.deploy import applying
+    from kuulo.deploy import applying, images
 
     stop_when_told()
     loaded = site.load()
@@ -76,6 +76,10 @@ def apply(yes: bool, as_json: bool) -> None:
         return
     if not (yes or as_json) and sys.stdin.isatty():
         click.confirm(f"Deploy {change.next_version}?", abort=True, err=True)
+    for engine in change.images:
+        images.build(loaded, engine, lambda text: click.echo(text, err=True))
+    if change.images:  # which builds a version uses is part of it
+        change = applying.plan(loaded)
     proofs: list[Proof] = []
 
     def tell(proof: Proof) -> None:
@@ -165,6 +169,8 @@ def _show(change: Change) -> None:
     if not change.needed:
         click.echo(f"{change.current} is in use, and nothing would change")
         return
+    for engine in change.images:
+        click.echo(f"the image of {engine} would be built")
     if change.current is None:
         click.echo(f"{change.next_version} would be the first version: {len(change.entries)} files")
         for path in sorted(p for p in change.entries if p.startswith(SHOWN)):
@@ -228,6 +234,7 @@ def _change_json(change: Change) -> dict[str, Any]:
         "added": list(change.difference.added),
         "changed": list(change.difference.changed),
         "removed": list(change.difference.removed),
+        "images": list(change.images),
         "changed_by_hand": [*change.by_hand.added, *change.by_hand.changed, *change.by_hand.removed],
     }
 

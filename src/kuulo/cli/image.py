@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from kuulo.deploy.building import Contents
-    from kuulo.deploy.definition import Definition
     from kuulo.environments.installed import Environment
     from kuulo.site import Site
 
@@ -75,18 +73,18 @@ def build(
     """
     from kuulo import site
     from kuulo.cli.transcribe import stop_when_told
-    from kuulo.deploy import building
+    from kuulo.deploy import building, images
     from kuulo.environments import health
 
     stop_when_told()
     files = site.load()
-    definition, contents = _wanted(files, engine, **made_from)
+    definition, contents = images.wanted(files, engine, **made_from)
     check = None if unchecked else health.check
     how: dict[str, Any] = {"format_": format_, "starter": files.centre.container, "shown": not quiet}
     if output:
         made = building.build_file(output, definition, contents, check, **how)
     else:
-        made = building.build(_images(files), definition, contents, check, **how)
+        made = building.build(images.folder(files), definition, contents, check, **how)
     assert made.image_path is not None
     size = made.image_path.stat().st_size
     click.echo(f"{engine} {definition.labels['kuulo.engine.version']} ({made.variant}) is built: {size / 1e6:.0f} MB")
@@ -110,10 +108,10 @@ def definition(engine: str, output: Path | None, **made_from: Any) -> None:
     cd faster-whisper && apptainer build faster-whisper.sif image.def
     """
     from kuulo import site
-    from kuulo.deploy import building
+    from kuulo.deploy import building, images
     from kuulo.errors import CannotRun
 
-    wanted, contents = _wanted(site.load(), engine, **made_from)
+    wanted, contents = images.wanted(site.load(), engine, **made_from)
     if output is None:
         click.echo(wanted.text(), nl=False)
         return
@@ -227,17 +225,13 @@ def list_(as_json: bool) -> None:
         click.echo("no images; to make one: kuulo image build ENGINE")
 
 
-def _images(files: Site) -> Path:
-    """Where images are built: the site's folder, or the user's environments."""
-    return files.centre.images or files.environments().writable
-
-
 def _built(files: Site, engine: str) -> Environment:
+    from kuulo.deploy import images
     from kuulo.environments.installed import Environments
     from kuulo.errors import EngineMissing
 
-    _known(engine)
-    folders = Environments((_images(files), *files.environments().folders))
+    images.known(engine)
+    folders = Environments((images.folder(files), *files.environments().folders))
     for folder in folders.folders:
         found = Environments((folder,)).find(engine)
         if found and found.image_path:
@@ -247,48 +241,3 @@ def _built(files: Site, engine: str) -> Environment:
         looked_at=", ".join(str(folder) for folder in folders.folders),
         do=f"kuulo image build {engine}",
     )
-
-
-def _known(engine: str) -> None:
-    from kuulo import plan
-    from kuulo.environments import recipe
-
-    plan.known_engine(engine, task=None)
-    recipe.read(engine)
-
-
-def _wanted(
-    files: Site, engine: str, *, variant: str | None, bundle: Path | None, base: str | None, bootstrap: str | None
-) -> tuple[Definition, Contents]:
-    """The image that is asked for, by flags or the site's file, and what is copied into it."""
-    import shutil
-
-    from kuulo import engines
-    from kuulo.cli import COMMANDS
-    from kuulo.deploy import building
-    from kuulo.deploy import definition as definitions
-    from kuulo.environments import bundle as bundles
-    from kuulo.environments import recipe
-    from kuulo.environments.sources import Sources
-
-    _known(engine)
-    site = files.centre.image
-    chosen = recipe.read(engine)
-    folder = bundle or (Path(site["bundle"]) if "bundle" in site else None)
-    parts = [bundles.read(folder, name) for name in (engine, definitions.COMMAND_LINE.engine)] if folder else []
-    picked = chosen.variant(parts[0].variant if parts else variant or site.get("variant"), gpu=True)
-    locks = [part.lock for part in parts] or [picked.lock, definitions.COMMAND_LINE.variants[recipe.ANY].lock]
-    texts = dict(zip(("engine", "kuulo"), (lock.read_text(encoding="utf-8") for lock in locks), strict=True))
-    wanted = definitions.define(
-        engines.spec(engine),
-        chosen,
-        picked,
-        definitions.base(
-            bootstrap or site.get("bootstrap"), base or site.get("base"), apptainer=bool(shutil.which("apptainer"))
-        ),
-        Sources(bundle=parts[0] if parts else None),
-        texts,
-        sorted(COMMANDS),
-    )
-    programs = definitions.shims(engine, chosen.program)
-    return wanted, building.Contents(texts, programs, building.wheels(parts) if parts else [])

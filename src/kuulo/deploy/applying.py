@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import kuulo
-from kuulo.deploy import making, proving, tree, versions
+from kuulo.deploy import images, making, proving, tree, versions
 from kuulo.deploy.base import Deployment
 from kuulo.deploy.proving import Proof
 from kuulo.deploy.tree import Difference, Entry
@@ -19,7 +19,8 @@ from kuulo.site import Site
 @dataclass(frozen=True)
 class Change:
     """From the version in use (None: there is none) to what the site's file asks for now. `by_hand`: files of the
-    version in use that somebody changed since. `made` has the name `next_version`, and `entries` its files."""
+    version in use that somebody changed since. `made` has the name `next_version`, and `entries` its files. `images`:
+    engines whose images are to be built first; the rest is told as if they were not to be."""
 
     current: str | None
     next_version: str
@@ -27,11 +28,12 @@ class Change:
     by_hand: Difference
     made: Deployment
     entries: dict[str, Entry] = field(repr=False)
+    images: tuple[str, ...] = ()
 
     @property
     def needed(self) -> bool:
         """Whether there is anything to do."""
-        return self.current is None or bool(self.difference or self.by_hand)
+        return self.current is None or bool(self.difference or self.by_hand or self.images)
 
 
 def plan(site: Site) -> Change:
@@ -50,7 +52,7 @@ def plan(site: Site) -> Change:
     entries = making.tree(made)
     if current is None:
         difference = tree.compare({}, tree.digests(entries))
-    return Change(current, fresh, difference, by_hand, made, entries)
+    return Change(current, fresh, difference, by_hand, made, entries, tuple(images.to_build(site)))
 
 
 def _by_hand(where: Versions, version: str, was: dict[str, str]) -> Difference:
