@@ -21,16 +21,17 @@ pip := $(bin)/python -m pip --quiet --disable-pip-version-check install
 digest = $(shell cat $(1) | sha256sum | cut -c1-16)
 dev_files := requirements-dev.txt requirements-dev-bare.txt
 # Wheels for the tests of environments, and ELAN's schema in pympi's sources, fetched beforehand: tests have no network.
-wheel_files := src/kuulo/environments/whisper-cpp/any.lock tests/environments/sherpa-onnx.lock
+wheel_files := src/kuulo/environments/whisper-cpp/any.lock src/kuulo/deploy/kuulo/any.lock \
+	tests/environments/sherpa-onnx.lock
 base_stamp := $(VENV)/.kuulo-base-$(call digest,pyproject.toml)
 dev_stamp := $(VENV)/.kuulo-dev-$(call digest,pyproject.toml $(dev_files) $(wheel_files))
 # An environment that outlives a clone must be pointed to the next one.
 link_stamp := $(VENV)/.kuulo-link-$(shell pwd | sha256sum | cut -c1-16)
 
 # For tests: a synthesiser, a tracer, what openai-whisper reads recordings with, a Slurm of the tests' own, with accounts,
-# and Lmod.
+# Lmod, what makes and starts container images, and what runs and checks the portal's app.
 system_packages := espeak-ng strace ffmpeg slurmctld slurmd slurm-client munge slurmdbd mariadb-server-core \
-	mariadb-client-core lmod
+	mariadb-client-core lmod charliecloud squashfs-tools squashfuse fuse3 siftool mmdebstrap ruby shellcheck lua5.3
 
 .PHONY: help demo test lint docs bench clean base dev
 
@@ -45,6 +46,7 @@ test: dev ## install what the tests need, then run them without a network
 	@tools/system_packages.sh $(system_packages) || echo "Going on: tests that need them are skipped." >&2
 	@[ -d $(VENV)/environment-modules ] || tools/environment_modules.sh $(VENV)/environment-modules \
 		|| echo "Going on: tests that need Environment Modules are skipped." >&2
+	@tools/rootfs.sh $(VENV)/rootfs.tar || echo "Going on: tests that need a Debian for images are skipped." >&2
 	@$(bin)/python tools/no_network.py $(bin)/python -m pytest -n 2 --dist loadfile $(PYTEST)
 
 lint: dev ## ruff and mypy
@@ -81,7 +83,7 @@ $(dev_stamp): | $(bin)/python
 	@echo "Installing Kuulo, its engines and the tests' packages into $(VENV) (some minutes)." >&2
 	@$(pip) -r requirements-dev.txt -e .
 	@$(pip) --no-deps -r requirements-dev-bare.txt
-	@rm -rf $(VENV)/bundle && $(bin)/kuulo engines bundle whisper-cpp -o $(VENV)/bundle >/dev/null
+	@rm -rf $(VENV)/bundle && $(bin)/kuulo image bundle whisper-cpp -o $(VENV)/bundle >/dev/null
 	@$(bin)/python -m pip --quiet --disable-pip-version-check download --no-deps -d $(VENV)/bundle/wheels \
 		-r tests/environments/sherpa-onnx.lock
 	@$(bin)/python -m pip --quiet --disable-pip-version-check download --no-deps --no-binary :all: \

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,14 +22,21 @@ from kuulo.models.store import Store
 from slurm_cluster import Cluster
 
 LMOD = proving.lmod()
+ROOTFS, BUNDLE = Path(sys.prefix, "rootfs.tar"), Path(sys.prefix, "bundle")
+IMAGES = (
+    ROOTFS.is_file() and (BUNDLE / "kuulo").is_dir() and bool(shutil.which("ch-run") and shutil.which("mksquashfs"))
+)
+"""Whether images can be made here: `make test` puts all of that there. Else the engine is the one beside Kuulo."""
+
 pytestmark = pytest.mark.skipif(LMOD is None, reason="needs Lmod (Debian's package lmod), which is not installed here")
 
 SITE = """\
 name = "Test centre"
 stores = ["{folder}/models"]
+{images}engines = ["whisper-cpp", "faster-whisper"]
 [defaults]
+engine = "{engine}"
 model = "miniature"
-language = "en"
 [jobs.cpu]
 partition = "cpu"
 cpus = 1
@@ -37,6 +45,22 @@ folder = "{folder}/kuulo"
 modules = "{folder}/modules"
 """
 
+WITH_IMAGES = """\
+[image]
+engines = ["whisper-cpp"]
+base = "{rootfs}"
+bundle = "{bundle}"
+"""
+
+
+def site_file(folder: Path) -> str:
+    """Ten lines, and what a machine needs that has no network."""
+    if not IMAGES:
+        return SITE.format(folder=folder, images="", engine="faster-whisper")
+    images = f'images = "{folder}/images"\ncontainer = "charliecloud"\n'
+    made = SITE.format(folder=folder, images=images, engine="whisper-cpp")
+    return made + WITH_IMAGES.format(rootfs=ROOTFS, bundle=BUNDLE)
+
 
 @pytest.fixture(scope="module")
 def centre(user_cluster: Cluster) -> Iterator[Path]:
@@ -44,8 +68,9 @@ def centre(user_cluster: Cluster) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="kuulo-centre-") as made:
         folder = Path(made)
         folder.chmod(0o755)
-        built_in.write(Store(folder / "models"), "ct2")
-        (folder / "site.toml").write_text(SITE.format(folder=folder))
+        for format_ in ("ct2", "ggml"):
+            built_in.write(Store(folder / "models"), format_)
+        (folder / "site.toml").write_text(site_file(folder))
         done = apply(folder)
         assert done.returncode == 0, done.stderr
         assert "FAILED" not in done.stdout
@@ -73,8 +98,9 @@ def logged_in(cluster: Cluster, centre: Path, script: str, cwd: Path) -> subproc
 
 
 def heard(folder: Path) -> str:
-    """The words of the clip's transcript."""
+    """The words of the clip's transcript, which the engine made that the site has chosen, in its image."""
     said = json.loads((folder / f"{miniature.CLIP.stem}.json").read_bytes())
+    assert said["provenance"]["steps"][0]["engine"] == ("whisper-cpp" if IMAGES else "faster-whisper")
     return " ".join(segment["text"] for segment in said["segments"])
 
 
@@ -97,7 +123,7 @@ def test_srun(user_cluster: Cluster, centre: Path, interviews: Path) -> None:
 
 def test_sbatch_with_the_module_in_the_script(user_cluster: Cluster, centre: Path, interviews: Path) -> None:
     (interviews / "job.sh").write_text(
-        "#!/bin/bash\n"
+        "#!/bin/bash -l\n"  # without --export=ALL, what a login shell has is all that there is
         f". {LMOD} >/dev/null\nmodule use {centre}/modules\nmodule load kuulo\n"
         'kuulo transcribe . -o out --quiet\necho "code $? model $miniature"\nmodule unload kuulo\n'
         'command -v kuulo || echo "unloaded, model <$miniature>"\n'

@@ -44,15 +44,16 @@ def _folders(site: Site) -> Iterator[Finding]:
     for key, path in named:
         if not path.is_dir():
             yield Finding(WARNING, key, f"{path} is not there", "make it, or leave it out")
-        elif closed := _closed(path):
-            yield Finding(PROBLEM, key, f"users cannot read {closed}", f"chmod o+rx {closed}, or to the users' group")
+        elif shut := closed(path):
+            yield Finding(PROBLEM, key, f"users cannot read {shut}", f"chmod o+rx {shut}, or to the users' group")
     if centre.scratch and "scratch" not in site.defaults:
         looked = ", ".join(centre.scratch)
         yield Finding(WARNING, "scratch", f"none of these is there for this user on this machine: {looked}")
 
 
-def _closed(path: Path) -> Path | None:
-    """The outermost folder on the way that neither everybody nor a group may enter."""
+def closed(path: Path) -> Path | None:
+    """The outermost folder on the way, links followed, that neither everybody nor a group may enter."""
+    path = path.resolve()
     for folder in (*reversed(path.parents), path):
         mode = stat.S_IMODE(folder.stat().st_mode)
         if 0o005 & ~mode and 0o050 & ~mode:

@@ -211,7 +211,7 @@ def _renamed(path: str, change: Change) -> str:
 
 
 def _show_proof(proof: Proof) -> None:
-    word, color = {True: ("ok", "green"), False: ("FAILED", "red"), None: ("not tried", "yellow")}[proof.ok]
+    word, color = {True: ("ok", "green"), False: ("FAILED", "red"), None: ("warning", "yellow")}[proof.ok]
     click.echo(f"{click.style(word.ljust(9), fg=color)} {proof.what}: {proof.said}")
 
 

@@ -47,8 +47,7 @@ def _python(folder: Path) -> dict[str, Entry]:
     """A virtual environment (PEP 405) whose packages are, in this order, Kuulo's copy and those of this interpreter."""
     base = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    packages = dict.fromkeys(sysconfig.get_paths()[kind] for kind in ("purelib", "platlib"))
-    lines = [str(folder / "lib"), *packages]
+    lines = [str(folder / "lib"), *map(str, packages())]
     said = [
         f"home = {base.parent}",
         "include-system-site-packages = false",
@@ -61,6 +60,11 @@ def _python(folder: Path) -> dict[str, Entry]:
         "python/pyvenv.cfg": Entry("".join(f"{line}\n" for line in said).encode()),
         f"python/lib/python{version}/site-packages/kuulo.pth": Entry("".join(f"{line}\n" for line in lines).encode()),
     }
+
+
+def packages() -> list[Path]:
+    """Where what Kuulo needs beside itself is."""
+    return [Path(path) for path in dict.fromkeys(sysconfig.get_paths()[kind] for kind in ("purelib", "platlib"))]
 
 
 def _programs() -> dict[str, Entry]:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kuulo import miniature, naming
-from kuulo.deploy import module
+from kuulo import miniature, naming, site_check
+from kuulo.deploy import library, module
 from kuulo.deploy.base import Deployment
 from kuulo.errors import KuuloError
 from kuulo.formats import json as master
@@ -32,7 +32,7 @@ LMOD = ("/usr/share/lmod/lmod/init/bash", "/etc/profile.d/lmod.sh", "/etc/profil
 
 @dataclass(frozen=True)
 class Proof:
-    """`ok`: True, False, or None when it could not be tried; `said` says what was seen."""
+    """`ok`: True, False, or None for what could not be tried or may be meant; `said` says what was seen."""
 
     what: str
     ok: bool | None
@@ -51,6 +51,7 @@ def prove(made: Deployment, tell: Callable[[Proof], None]) -> list[Proof]:
 
 def _proofs(made: Deployment, scratch: Path) -> Iterator[Proof]:
     program = str(made.program)
+    yield _open(made)
     yield _run("the command", [program, "--version"], scratch, expect=made.version.rpartition("-")[0])
     yield _run(
         "the settings", [program, "site", "check", "--quiet"], scratch, good="they can be read, and fit together"
@@ -60,6 +61,18 @@ def _proofs(made: Deployment, scratch: Path) -> Iterator[Proof]:
         yield _run(f"the engine {name}", [program, "engines", "check", name], scratch)
     for one in module.modules(made):
         yield _module(made, one, scratch)
+
+
+def _open(made: Deployment) -> Proof:
+    """Whether everybody reaches all that it needs, by the permissions of the folders on the way."""
+    what = "open to users"
+    needed = [made.folder, made.folder / library.PYTHON, *library.packages(), *made.site.centre.stores]
+    needed += [environment.folder for environment in made.environments.values()]
+    for path in needed:
+        closed = site_check.closed(path) if path.exists() else None
+        if closed:
+            return Proof(what, None, f"not everybody may enter {closed}, where {path.name} is: {path}")
+    return Proof(what, True, "by the permissions of the files and of the folders above them")
 
 
 def _transcript(made: Deployment, scratch: Path) -> Proof:
