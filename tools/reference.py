@@ -137,6 +137,7 @@ VARIABLES = {
     "HTTPS_PROXY": "A proxy, for `kuulo models pull`.",
     "KUULO_JOBS": "Where the folders of jobs are, instead of ~/.local/state/kuulo/jobs.",
     "KUULO_LOCAL_AT_ONCE": "How many tasks of jobs run at a time on a machine without a cluster; 1.",
+    "KUULO_NVML": "NVIDIA's library for looking at GPUs, instead of the driver's libnvidia-ml.so.1.",
     "KUULO_OPENAI_URL": "A mirror of OpenAI's server of `.pt` files, for `kuulo models pull`.",
     "KUULO_SITE": "The site's file, instead of /etc/kuulo/site.toml. It is an error when it is not there.",
     "KUULO_ENVIRONMENTS": (
@@ -230,7 +231,9 @@ def exit_codes_page() -> str:
     ]
     lines = [NOTE, "# Exit codes", "", "| code | meaning |", "|---|---|"]
     lines += [f"| {code} | {meaning} |" for code, meaning in rows]
-    lines += ["", "`kuulo models verify` exits with 3 when a model is not what it should be."]
+    lines += ["", "`kuulo models verify` exits with 3 when a model is not what it should be, and `kuulo doctor` when"]
+    lines += ["something that is needed does not work. `kuulo selftest` exits with 1 when some pipelines failed, and"]
+    lines += ["with 3 when none passed."]
     lines += ["", "## The errors behind them", "", "```", tree, "```"]
     return "\n".join(lines) + "\n"
 

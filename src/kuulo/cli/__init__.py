@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "calibrate": ("kuulo.cli.calibrate:calibrate", "Measure how fast engines and models are on a kind of node."),
     "deploy": ("kuulo.cli.deploy:deploy", "For centres: commands, modules, portal app: plan, apply, test, rollback."),
     "diarize": ("kuulo.cli.diarize:diarize", "Who speaks when, without the words."),
+    "doctor": ("kuulo.cli.doctor:doctor", "Can Kuulo do its work here? What is wrong, and what to do."),
     "engines": ("kuulo.cli.engines:engines", "Engines: list, install, check, remove, and their environments."),
     "evaluate": ("kuulo.cli.evaluate:evaluate", "How far transcripts are from references: WER, CER, DER and others."),
     "explain": ("kuulo.cli.explain:explain", "What an engine makes of the common options; the native call."),

@@ -175,16 +175,20 @@ def sweep(home: Path) -> list[Path]:
     """Removes builds that are half built and not in work, and those that are not in use any more; what was removed.
 
     Raises OSError when one cannot be removed."""
+    gone = unused(home)
+    for folder in gone:
+        shutil.rmtree(folder)
+    return gone
+
+
+def unused(home: Path) -> list[Path]:
+    """Builds of an engine that nobody uses or makes at this moment. Raises OSError."""
     try:
         in_use = json.loads((home / STATE).read_text(encoding="utf-8")).get("build")
     except (OSError, ValueError):
         in_use = None
-    gone = []
-    for folder in sorted(home.iterdir()) if home.is_dir() else ():
-        if folder.is_dir() and folder.name != in_use and not _in_work(folder) and not kept_for(folder):
-            shutil.rmtree(folder)
-            gone.append(folder)
-    return gone
+    found = [folder for folder in sorted(home.iterdir()) if folder.is_dir()] if home.is_dir() else []
+    return [f for f in found if f.name != in_use and not _in_work(f) and not kept_for(f)]
 
 
 def kept_for(build: Path) -> list[str]:
