@@ -1,8 +1,8 @@
 """What NVIDIA's driver says of its GPUs: names, memory, who has memory on them, how busy they are.
 
 Through the library that comes with the driver, libnvidia-ml.so.1 (NVML): nothing of CUDA is loaded, no memory on a
-GPU is taken, and no program is started. Structures and functions are those of nvml.h (NVML API Reference, r580); older drivers
-have older forms of some functions, which are tried after the newer. `KUULO_NVML` names another library.
+GPU is taken, and no program is started. Structures and functions are those of nvml.h (NVML API Reference, r580); older
+drivers have older forms of some functions, which are tried after the newer. `KUULO_NVML` names another library.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "jobs": ("kuulo.cli.jobs:jobs", "Jobs: how they go, their logs, wait, cancel, retry."),
     "models": ("kuulo.cli.models:models", "Models: list, pull, add, verify, remove."),
     "run": ("kuulo.cli.run:run", "An engine's own program, with its own arguments."),
+    "selftest": ("kuulo.cli.selftest:selftest", "Try every engine with a recording whose words are known."),
     "shell": ("kuulo.cli.shell:shell", "A shell in an engine's image or environment."),
     "shims": ("kuulo.cli.shims:shims", "Commands with the other programs' names: install, list, remove."),
     "site": ("kuulo.cli.site:site", "The site's file: write it, check it."),

@@ -1,6 +1,6 @@
 """The folders that a site's file names: there, with room, open to those that need them and closed to those that must
-not change them. By mode bits along the path, as an ordinary user meets them; where an access list may say otherwise, that
-is said."""
+not change them. By mode bits along the path, as an ordinary user meets them; where an access list may say otherwise,
+that is said."""
 
 from __future__ import annotations
 

@@ -1,0 +1,137 @@
+"""What is tried: each engine with the miniature, whose words are known to be right, and with the model that it would
+take; each engine that tells speakers apart after the first of those."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kuulo import engines, miniature, plan, speakers, survey
+from kuulo.engines.base import EngineSpec
+from kuulo.errors import CannotRun, KuuloError
+from kuulo.miniature.writers import WRITERS
+from kuulo.models import built_in
+from kuulo.models.store import Store
+from kuulo.plan import DIARIZE, TRANSCRIBE, Facts, Model
+from kuulo.site import Site
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """An engine with a model, None when it brings its own. `trouble`: why it cannot even begin. `left_out`: why it is
+    not tried. `exact`: the model is the miniature, and has to hear the words."""
+
+    facts: Facts
+    spec: EngineSpec
+    model: Model | None = None
+    speaker_engine: str = ""
+    trouble: KuuloError | None = None
+    left_out: str = ""
+
+    @property
+    def exact(self) -> bool:
+        return self.model is not None and self.model.built_in
+
+    @property
+    def where(self) -> str:
+        environment = self.facts.environments.get(self.spec.name)
+        return str(environment.folder) if environment else "beside Kuulo"
+
+
+def every(
+    site: Site, folder: Path, names: Sequence[str] = (), model: str | None = None, *, gpu: bool = False
+) -> Iterator[Pipeline]:
+    """The pipelines, the best engine first. The miniature is written into `folder`. Raises UsageError, CannotRun."""
+    facts = survey.facts(site)
+    for name in names:
+        plan.known_engine(name, None)
+    store = Store(folder / "models")
+    first: Pipeline | None = None
+    tried = 0
+    for spec in _specs(TRANSCRIBE, facts, names):
+        for pipeline in _of_engine(spec, facts, store, model, gpu=gpu):
+            tried += 1
+            first = first or (pipeline if not pipeline.trouble and not pipeline.left_out else None)
+            yield pipeline
+    for spec in [s for s in _specs(DIARIZE, facts, names) if s.name != speakers.CHANNELS]:
+        beside = _of_speakers(spec, facts, store, first, gpu=gpu)
+        if beside:
+            tried += 1
+            yield beside
+    if not tried:
+        raise CannotRun(
+            "there is nothing to try: no engine is installed",
+            looked_at=", ".join(names) or "kuulo engines",
+            do="kuulo engines install faster-whisper",
+        )
+
+
+def _specs(task: str, facts: Facts, names: Sequence[str]) -> list[EngineSpec]:
+    """The engines for a task that are installed, or broken, or named."""
+    here = [s for s in engines.specs(task) if facts.installed.get(s.name) or s.name in facts.broken]
+    return [s for s in here if s.name in names or not names]
+
+
+def _of_engine(spec: EngineSpec, facts: Facts, store: Store, named: str | None, *, gpu: bool) -> Iterator[Pipeline]:
+    if spec.name in facts.broken:
+        yield Pipeline(facts, spec, trouble=facts.broken[spec.name])
+    elif gpu and (why := _without_gpu(spec, facts)):
+        yield Pipeline(facts, spec, left_out=why)
+    elif named and not spec.model_formats:
+        yield Pipeline(facts, spec, left_out="it takes no other model than its own")
+    elif not spec.model_formats:
+        yield Pipeline(facts, spec)
+    elif named and named != miniature.NAME:
+        try:
+            yield Pipeline(facts, spec, facts.find_model(named, spec.model_formats))
+        except KuuloError as error:
+            yield Pipeline(facts, spec, trouble=error)
+    else:
+        yield from _with_models(spec, facts, store, alone=named == miniature.NAME)
+
+
+def _with_models(spec: EngineSpec, facts: Facts, store: Store, *, alone: bool) -> Iterator[Pipeline]:
+    """With the miniature, and with the best of the store."""
+    found = _miniature(spec, store)
+    if found:
+        yield Pipeline(facts, spec, found)
+    own = [m for m in facts.models if m.format in spec.model_formats and not m.built_in]
+    best = min(own, key=lambda m: (m.rank, m.name), default=None)
+    if best and not alone:
+        yield Pipeline(facts, spec, best)
+    elif not found:
+        yield Pipeline(facts, spec, left_out=f"no store has a model as {' or '.join(spec.model_formats)}")
+
+
+def _of_speakers(spec: EngineSpec, facts: Facts, store: Store, first: Pipeline | None, *, gpu: bool) -> Pipeline | None:
+    """An engine that tells speakers apart, beside the first that recognises, or the quickest that there is."""
+    whole = first or _quickest(facts, store)
+    if spec.name in facts.broken:
+        return Pipeline(facts, spec, trouble=facts.broken[spec.name])
+    if gpu or whole is None:  # what a GPU does is seen of one engine at a time
+        return None
+    if spec.model_formats and not any(m.format in spec.model_formats for m in facts.models):
+        why = f"no store has a model as {' or '.join(spec.model_formats)}"
+        return Pipeline(facts, spec, speaker_engine=spec.name, left_out=why)
+    return Pipeline(facts, whole.spec, whole.model, speaker_engine=spec.name)
+
+
+def _quickest(facts: Facts, store: Store) -> Pipeline | None:
+    for spec in [s for s in engines.specs(TRANSCRIBE) if facts.installed.get(s.name)]:
+        if not spec.model_formats or (model := _miniature(spec, store)):
+            return Pipeline(facts, spec, model if spec.model_formats else None)
+    return None
+
+
+def _miniature(spec: EngineSpec, store: Store) -> Model | None:
+    formats = [format_ for format_ in spec.model_formats if format_ in WRITERS]
+    return survey.model(built_in.write(store, formats[0])) if formats else None
+
+
+def _without_gpu(spec: EngineSpec, facts: Facts) -> str:
+    """Why an engine cannot use a GPU; nothing when it can."""
+    if "cuda" not in spec.devices:
+        return "it uses no GPU"
+    environment = facts.environments.get(spec.name)
+    return "it is installed for the CPU" if environment and environment.variant == "cpu" else ""
