@@ -22,7 +22,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 if importlib.util.find_spec("models_fixture"):
-    pytest_plugins = ["models_fixture", "slurm_cluster"]
+    pytest_plugins = ["imagined_gpu", "models_fixture", "slurm_cluster"]
 
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",

@@ -205,7 +205,7 @@ def _formats(job: Run) -> Stage:
 def _text(heard: Transcript) -> str:
     """Lower case, without punctuation."""
     text = " ".join(segment.text for segment in heard.segments).lower()
-    return "".join(letter for letter in text if letter.isalpha() or letter.isspace())
+    return " ".join("".join(letter for letter in text if letter.isalpha() or letter.isspace()).split())
 
 
 def _failed(error: KuuloError, home: Path) -> Stage:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,7 +42,7 @@ class Seen:
     had: dict[int, int] = field(default_factory=dict)
     ours: set[int] = field(default_factory=set)
     busy: int | None = None
-    busy_by: dict[int, int] | None = None
+    busy_by: dict[int, int] = field(default_factory=dict)
 
     @property
     def taken(self) -> int:
@@ -78,9 +77,6 @@ class Watch:
                 self._began.set()
                 while not self._over.wait(EVERY_S):
                     self._sample(library)
-                for uuid, by_process in library.busy_by_process(self._since_us).items():
-                    if uuid in self.seen:
-                        self._busy_by(self.seen[uuid], by_process)
         except nvml.Missing as error:
             self.trouble = str(error)
         finally:
@@ -93,6 +89,7 @@ class Watch:
 
     def _sample(self, library: nvml.Nvml) -> None:
         busy, processes = library.busy(), library.processes()
+        by_process = library.busy_by_process(self._since_us)
         for gpu in library.gpus():
             if gpu.uuid not in self.seen:
                 continue
@@ -105,10 +102,8 @@ class Watch:
                 seen.had[pid] = max(size or 0, seen.had.get(pid, 0))
                 if pid not in seen.ours and is_descendant(pid, os.getpid()):
                     seen.ours.add(pid)
-
-    def _busy_by(self, seen: Seen, by_process: Mapping[int, int] | None) -> None:
-        if by_process is not None:
-            seen.busy_by = dict(by_process)
+            for pid, per_cent in (by_process.get(gpu.uuid) or {}).items():
+                seen.busy_by[pid] = max(per_cent, seen.busy_by.get(pid, 0))
 
 
 def is_descendant(pid: int, of: int) -> bool:
