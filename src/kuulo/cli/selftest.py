@@ -55,8 +55,11 @@ def selftest(
     empty caches and scratch of its own. Exit codes: 0 all passed, 1 some did, 3 none.
     """
     from kuulo import atomic, selftest, site
+    from kuulo.cli.transcribe import stop_when_told
     from kuulo.errors import CannotRun
     from kuulo.selftest import outcome
+
+    stop_when_told()
 
     told = (lambda one: None) if as_json else _show
     if on:

@@ -18,6 +18,8 @@ SHOWN = {OK: "ok", WARNING: "warning", PROBLEM: "PROBLEM", UNKNOWN: "unknown"}
 """One word of at most seven letters each."""
 
 NAME_WIDTH = 22
+NARROW_NAME_WIDTH = 16
+USUAL_WIDTH = 80
 LEAST_WIDTH = 60
 
 Style = Callable[..., str]
@@ -27,10 +29,11 @@ def lines(finding: Finding, width: int, style: Style) -> list[str]:
     """A finding: its state, its name, what was found, and below it, where something is to be done, where and what."""
     state = style(SHOWN[finding.state].ljust(9), fg=COLOURS[finding.state], bold=finding.state == PROBLEM)
     name = shown(finding.name)
-    indent = " " * (11 + NAME_WIDTH)
+    column = NAME_WIDTH if width >= USUAL_WIDTH else NARROW_NAME_WIDTH
+    indent = " " * (11 + column)
     text = _wrapped(finding.found, width - len(indent))
-    if len(name) < NAME_WIDTH:
-        made = [f"  {state}{name.ljust(NAME_WIDTH)}{text[0]}", *(indent + line for line in text[1:])]
+    if len(name) < column:
+        made = [f"  {state}{name.ljust(column)}{text[0]}", *(indent + line for line in text[1:])]
     else:
         made = [f"  {state}{name}", *(indent + line for line in text)]
     if finding.state == OK:
@@ -82,4 +85,4 @@ def shown(text: str) -> str:
 
 def _wrapped(text: str, width: int) -> list[str]:
     plain = " ".join(shown(line).strip() for line in text.splitlines())
-    return textwrap.wrap(plain, max(20, width), break_long_words=False, break_on_hyphens=False) or [""]
+    return textwrap.wrap(plain, max(16, width), break_long_words=False, break_on_hyphens=False) or [""]

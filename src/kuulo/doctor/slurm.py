@@ -258,10 +258,9 @@ def gres(text: str) -> dict[str, int]:
     name alone too."""
     found: Counter[str] = Counter()
     for part in re.sub(r"\([^)]*\)", "", text).split(","):
-        match = re.fullmatch(r"([\w.-]+)(?::([A-Za-z_][\w.-]*))?(?::(\d+)[KMG]?)?", part.strip())
-        if match and match[1] != "null":
-            number = int(match[3] or 1)
-            found[match[1]] += number
-            if match[2]:
-                found[f"{match[1]}:{match[2]}"] += number
+        name, *rest = part.strip().split(":")
+        number = int(re.sub(r"\D", "", rest.pop())) if rest and re.fullmatch(r"\d+[KMGT]?", rest[-1]) else 1
+        if name and name != "null":
+            found[name] += number
+            found.update({f"{name}:{kind}": number for kind in rest})
     return dict(found)
