@@ -135,7 +135,7 @@ def test_scratch_that_cannot_be_written(
     found = findings(done)
     one = of(found, "scratch")
     assert one["state"] == PROBLEM and one["found"] == "nothing can be written there: Permission denied"
-    assert one["do"] == "name another with --scratch" and one["looked_at"] == str(closed)
+    assert one["do"] == "name another: --scratch" and one["looked_at"] == str(closed)
     if os.getuid() == 0:
         assert of(found, "results")["state"] == of(found, "home")["state"] == PROBLEM
     assert of(found, "temporary files")["looked_at"] == kuulo_environment["TMPDIR"]

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from kuulo import nvml
+from kuulo import engines, nvml, survey
 from kuulo import site as sites
-from kuulo.selftest import nodes, watching
+from kuulo.selftest import nodes, trial, watching
+from kuulo.selftest.pipelines import Pipeline
 from kuulo.selftest.watching import Seen, Watch
 
 Kuulo = Callable[..., subprocess.CompletedProcess[str]]
@@ -61,24 +62,26 @@ def test_an_engine_goes_through_all_stages_and_leaves_nothing(kuulo: Kuulo, kuul
     assert files(*places) == before
 
 
-def test_users_settings_change_nothing(kuulo: Kuulo, kuulo_environment: dict[str, str]) -> None:
+def test_users_settings_change_nothing(kuulo: Kuulo, kuulo_environment: dict[str, str], imagined: Path) -> None:
     """What is tried is what is installed, not what somebody likes; forced values do not get into its way."""
     site = Path(kuulo_environment["HOME"]) / "site.toml"
     site.write_text('[forced]\nlanguage = "fi"\noutput = "/nowhere"\n[defaults]\nthreads = 1\nformat = ["txt"]\n')
     environ = {"KUULO_SITE": str(site), "KUULO_ENGINE": "pocketsphinx", "KUULO_TASK": "translate"}
-    done = kuulo("selftest", "-e", "faster-whisper", "--json", env=environ)
+    done = kuulo("selftest", "-e", "imagined", "--json", env={**path(imagined), **environ})
     assert done.returncode == 0, done.stdout + done.stderr
     assert stage(told(done)[0], "words")["found"] == "6 of 6"
 
 
-def test_a_broken_environment_fails_and_the_others_go_on(kuulo: Kuulo, kuulo_environment: dict[str, str]) -> None:
+def test_a_broken_environment_fails_and_the_others_go_on(
+    kuulo: Kuulo, kuulo_environment: dict[str, str], imagined: Path
+) -> None:
     folder = Path(kuulo_environment["HOME"]) / "environments" / "whisper-cpp"
     folder.mkdir(parents=True)
     (folder / "state.json").write_text("{")
-    environ = {"KUULO_ENVIRONMENTS": str(folder.parent)}
-    done = kuulo("selftest", "-e", "whisper-cpp", "-e", "faster-whisper", env=environ)
+    environ = {"KUULO_ENVIRONMENTS": str(folder.parent), **path(imagined)}
+    done = kuulo("selftest", "-e", "whisper-cpp", "-e", "imagined", env=environ)
     assert done.returncode == 1
-    assert "failed   whisper-cpp" in done.stdout and "passed   faster-whisper" in done.stdout
+    assert "failed   whisper-cpp" in done.stdout and "passed   imagined" in done.stdout
     assert f"looked at: {folder / 'state.json'}" in done.stdout
     assert "do: kuulo engines remove whisper-cpp" in done.stdout
     assert done.stdout.splitlines()[-1] == "1 passed, 1 failed"
@@ -122,13 +125,23 @@ def test_a_report_that_cannot_be_written_is_told(kuulo: Kuulo, imagined: Path, t
     assert done.returncode == 3 and "the report cannot be written" in done.stderr
 
 
+def test_who_tells_speakers_apart_alone(tmp_path: Path) -> None:
+    """As it is tried where a GPU has to do it."""
+    site = sites.Site()
+    pipeline = Pipeline(survey.facts(site), engines.spec("resemblyzer"), speaker_engine="resemblyzer")
+    outcome = trial.carry_out(pipeline, site, tmp_path)
+    assert outcome.state == "passed", outcome
+    assert [stage.name for stage in outcome.stages] == ["engine", "speakers", "formats"]
+    assert not list(tmp_path.iterdir())
+
+
 # ------------------------------------------------------------------ a GPU
 
 GPU_CASES = {
     # FAKE_NVML: (good, what is said of it)
-    "ours": (True, "GPU 0 Imagined GPU: our process had 2.1 GB, busy with it up to 61 %"),
+    "ours": (True, "GPU 0 Imagined GPU: our process had 2.1 GB, busy with it up to 61%"),
     "mig": (True, "GPU 0.0 Imagined GPU: our process had 2.1 GB, how busy it was the driver does not tell"),
-    "idle": (False, "the CPU did the work: our process had 2.1 GB on GPU 0, and it was idle (busy up to 0 %)"),
+    "idle": (False, "the CPU did the work: our process had 2.1 GB on GPU 0, and it was idle (busy up to 0%)"),
     "others": (False, "the CPU did the work: no process of this run had memory on a GPU"),
     "none": (False, "the CPU did the work: the driver shows no GPU"),
     "unloaded": (
@@ -167,7 +180,7 @@ def test_a_driver_of_an_earlier_time(kuulo: Kuulo, imagined: Path, old_nvml_libr
     """It has older forms of the functions, and does not tell how busy each process is."""
     environ = {**path(imagined), "KUULO_NVML": str(old_nvml_library), "FAKE_NVML": "ours"}
     done = kuulo("selftest", "-e", "imagined", "--gpu", "--json", env=environ)
-    assert stage(told(done)[0], "GPU")["found"] == "GPU 0 Imagined GPU: our process had 2.1 GB, busy up to 73 %"
+    assert stage(told(done)[0], "GPU")["found"] == "GPU 0 Imagined GPU: our process had 2.1 GB, busy up to 73%"
     with nvml.Nvml(str(old_nvml_library)) as library:
         assert library.cuda() == (9, 1) and library.driver() == "550.54.15"
 

@@ -50,6 +50,9 @@ def doctor(for_site: bool, deep: bool, quiet: bool, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(page.to_json(findings, looking), indent=1))
     else:
+        if bad and not quiet:
+            click.echo(click.style("In short", bold=True))
+            click.echo("\n".join(page.again(findings, width, click.style)))
         click.echo(click.style(page.verdict(findings), bold=True, fg="red" if bad else "green"))
     return EXIT_CANNOT_RUN if bad else EXIT_OK
 

@@ -110,7 +110,10 @@ def _show_node(node: Node) -> None:
 def _verdict(nodes: list[Node]) -> str:
     passed, failed = sum(node.passed for node in nodes), sum(node.failed for node in nodes)
     silent = sum(bool(node.why) for node in nodes)
-    said = [f"{passed} passed", f"{failed} failed"] + ([f"{silent} kinds of node were not tried"] if silent else [])
+    left_out = sum(one.state == "left out" for node in nodes for one in node.outcomes)
+    said = [f"{passed} passed", f"{failed} failed"]
+    said += [f"{left_out} left out"] if left_out else []
+    said += [f"{silent} kinds of node not tried"] if silent else []
     return click.style(", ".join(said), bold=True, fg="red" if failed or silent or not passed else "green")
 
 

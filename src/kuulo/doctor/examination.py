@@ -65,7 +65,8 @@ def examine(looking: Looking) -> Iterator[Finding]:
     """Every finding, area by area, as they come. Never raises KuuloError."""
     areas = SITE if looking.for_site else USER
     patience = DEEP_SECONDS if looking.deep else SECONDS
-    running = [(area, _start(area.load(), looking)) for area in areas]
+    checks = [(area, area.load()) for area in areas]  # all imports first: threads must not meet half of a module
+    running = [(area, _start(check, looking)) for area, check in checks]
     for area, said in running:
         yield from (dataclasses.replace(finding, area=area.title) for finding in _said(said, patience))
 

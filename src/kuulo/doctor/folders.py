@@ -28,6 +28,7 @@ def check(looking: Looking) -> Iterator[Finding]:
         yield from readable(name, path, looking.site.centre.groups)
         yield from _room(name, path, seen)
         yield from _closed(name, path)
+    yield from _written(looking, seen)
     if not named:
         yield Finding("folders", OK, "the site's file names none")
 
@@ -44,6 +45,19 @@ def _named(looking: Looking) -> Iterator[tuple[str, Path]]:
     for table, key in (("deploy", "folder"), ("deploy", "modules"), ("portal", "folder")):
         if found := getattr(centre, table).get(key):
             yield f"[{table}] {key}", Path(found)
+
+
+def _written(looking: Looking, seen: set[int]) -> Iterator[Finding]:
+    """What users write to, as far as it can be tried by who runs this."""
+    jobs = [] if looking.trouble else [("[jobs] folder", looking.site.jobs_folder().path)]
+    scratch = [("scratch", Path(str(s)))] if (s := looking.site.defaults.get("scratch")) else []
+    for name, path in [*jobs, *scratch]:
+        yield space.place(name, path, "the site's file")
+        there = next((p for p in (path, *path.parents) if p.exists()), path)
+        device = there.stat().st_dev
+        if device not in seen:
+            seen.add(device)
+            yield from space.quota(there)
 
 
 def _missing(name: str, path: Path) -> Finding:

@@ -48,7 +48,8 @@ def _devices(gpus: list[nvml.Gpu], environ: Mapping[str, str]) -> Iterator[Findi
     visible = environ.get("CUDA_VISIBLE_DEVICES")
     ours = machine.gpus()
     if gpus and not ours:
-        do = "unset CUDA_VISIBLE_DEVICES, or ask Slurm for a GPU"
+        unset = "" if visible is None else "unset CUDA_VISIBLE_DEVICES; "
+        do = f"{unset}in Slurm: --gres=gpu:1; in a container: --nv"
         why = f"CUDA_VISIBLE_DEVICES={visible!r}" if visible is not None else "/dev/nvidia*, Slurm's variables"
         yield Finding("visible to Kuulo", WARNING, "none of them: the CPU is used", why, do)
     elif gpus:

@@ -40,14 +40,26 @@ def lines(finding: Finding, width: int, style: Style) -> list[str]:
         where = shown(finding.looked_at)
         if where and len(indent) + len(text[-1]) + 2 + len(where) <= width:
             made[-1] += "  " + style(where, dim=True)
-        elif where and len(indent) + len(where) <= width:
-            made.append(indent + style(where, dim=True))
+        elif where:
+            made += [indent + style(line, dim=True) for line in _wrapped(where, width - len(indent))]
     else:
         for title, words in (("looked at: ", finding.looked_at), ("do: ", finding.do)):
             if words:
                 body = _wrapped(words, width - len(indent) - len(title))
                 made.append(indent + style(title, dim=True) + body[0])
                 made += [indent + " " * len(title) + line for line in body[1:]]
+    return made
+
+
+def again(findings: Sequence[Finding], width: int, style: Style) -> list[str]:
+    """The problems in short, for the end of a long page."""
+    made = []
+    for finding in findings:
+        if finding.state == PROBLEM:
+            what = f"{finding.area}, {finding.name}: {finding.found}"
+            title = style("PROBLEM".ljust(9), fg=COLOURS[PROBLEM], bold=True)
+            body = [*_wrapped(what, width - 11), *_wrapped(finding.do, width - 11)]
+            made += [f"  {title}{body[0]}", *(" " * 11 + line for line in body[1:])]
     return made
 
 

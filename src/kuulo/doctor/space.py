@@ -53,11 +53,12 @@ def _places(looking: Looking) -> list[tuple[str, Path, str]]:
 
 
 def place(name: str, path: Path, flag: str) -> Finding:
-    """Whether files can be made in a folder, or it in the one above, and the room that is left."""
+    """Whether files can be made in a folder, or it in the one above, and the room that is left. `flag`: with what
+    another is named."""
     there = next((p for p in (path, *path.parents) if p.exists()), path)
     why = _unwritable(there)
     if why:
-        return Finding(name, PROBLEM, f"nothing can be written there: {why}", str(path), f"name another with {flag}")
+        return Finding(name, PROBLEM, f"nothing can be written there: {why}", str(path), f"name another: {flag}")
     left = os.statvfs(there)
     free, files = left.f_bavail * left.f_frsize, left.f_favail
     room = (
@@ -66,9 +67,9 @@ def place(name: str, path: Path, flag: str) -> Finding:
     if there != path:
         room += "; it is made when it is needed"
     if left.f_files and files < LITTLE_FILES:
-        return Finding(name, WARNING, f"room for {files} more files alone", str(path), f"{FREE} with {flag}")
+        return Finding(name, WARNING, f"room for {files} more files alone", str(path), f"{FREE}: {flag}")
     if free < LITTLE_BYTES:
-        return Finding(name, WARNING, f"{room}: that is little", str(path), f"{FREE} with {flag}")
+        return Finding(name, WARNING, f"{room}: that is little", str(path), f"{FREE}: {flag}")
     return Finding(name, OK, room, str(path))
 
 

@@ -1,8 +1,9 @@
 """What is tried: each engine with the miniature, whose words are known to be right, and with the model that it would
-take; each engine that tells speakers apart after the first of those."""
+take; each engine that tells speakers apart beside the first of those, or alone, where it has to use a GPU."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,9 @@ from kuulo.site import Site
 
 @dataclass(frozen=True)
 class Pipeline:
-    """An engine with a model, None when it brings its own. `trouble`: why it cannot even begin. `left_out`: why it is
-    not tried. `exact`: the model is the miniature, and has to hear the words."""
+    """An engine with a model, None when it brings its own, and who tells speakers apart; that one alone where it is the
+    engine itself. `trouble`: why it cannot even begin. `left_out`: why it is not tried. `exact`: the model is the
+    miniature, and has to hear the words."""
 
     facts: Facts
     spec: EngineSpec
@@ -32,6 +34,11 @@ class Pipeline:
     @property
     def exact(self) -> bool:
         return self.model is not None and self.model.built_in
+
+    @property
+    def alone(self) -> bool:
+        """Whether speakers are told apart, and nothing else."""
+        return self.speaker_engine == self.spec.name
 
     @property
     def where(self) -> str:
@@ -105,16 +112,23 @@ def _with_models(spec: EngineSpec, facts: Facts, store: Store, *, alone: bool) -
 
 
 def _of_speakers(spec: EngineSpec, facts: Facts, store: Store, first: Pipeline | None, *, gpu: bool) -> Pipeline | None:
-    """An engine that tells speakers apart, beside the first that recognises, or the quickest that there is."""
-    whole = first or _quickest(facts, store)
+    """An engine that tells speakers apart, beside the first that recognises, or the quickest that there is. With a GPU
+    it is alone: what a GPU does is seen of one engine at a time. None where nobody recognises."""
+    alone = Pipeline(facts, spec, speaker_engine=spec.name)
     if spec.name in facts.broken:
-        return Pipeline(facts, spec, trouble=facts.broken[spec.name])
-    if gpu or whole is None:  # what a GPU does is seen of one engine at a time
-        return None
-    if spec.model_formats and not any(m.format in spec.model_formats for m in facts.models):
+        return dataclasses.replace(alone, trouble=facts.broken[spec.name])
+    if gpu and (why := _without_gpu(spec, facts)):
+        return dataclasses.replace(alone, left_out=why)
+    best = min(
+        (m for m in facts.models if m.format in spec.model_formats), key=lambda m: (m.rank, m.name), default=None
+    )
+    if spec.model_formats and best is None:
         why = f"no store has a model as {' or '.join(spec.model_formats)}"
-        return Pipeline(facts, spec, speaker_engine=spec.name, left_out=why)
-    return Pipeline(facts, whole.spec, whole.model, speaker_engine=spec.name)
+        return dataclasses.replace(alone, left_out=why)
+    if gpu:
+        return dataclasses.replace(alone, model=best)
+    whole = first or _quickest(facts, store)
+    return dataclasses.replace(whole, speaker_engine=spec.name) if whole else None
 
 
 def _quickest(facts: Facts, store: Store) -> Pipeline | None:

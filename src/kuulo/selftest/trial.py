@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 import tempfile
 import threading
@@ -76,7 +75,8 @@ def carry_out(pipeline: Pipeline, site: Site, folder: Path, *, gpu: bool = False
         stages = _stages(pipeline, job)
         device = job.report.device or ""
         if gpu:
-            stages.append(watching.judge(watch, device, hidden=watching.in_container()))
+            seen = watching.judge(watch, device, hidden=watching.in_container())
+            stages.append(seen if seen.ok else dataclasses.replace(seen, looked_at=_with_log(seen.looked_at, home)))
     except KuuloError as error:
         stages, device = [_failed(error, home)], ""
     finally:
@@ -97,7 +97,8 @@ def _prepare(pipeline: Pipeline, site: Site, home: Path, times: int) -> Run:
         facts = dataclasses.replace(facts, find_model=_finds(pipeline))
     settings = sites.settle(Site(), _given(pipeline, site, home), {})
     found = audio.find([str(clip) for clip in clips])
-    return Run(plan.resolve(settings, facts), found.recordings, found.failures, Quiet())
+    resolve = plan.resolve_diarization if pipeline.alone else plan.resolve
+    return Run(resolve(settings, facts), found.recordings, found.failures, Quiet())
 
 
 def _given(pipeline: Pipeline, site: Site, home: Path) -> dict[str, Any]:
@@ -106,19 +107,15 @@ def _given(pipeline: Pipeline, site: Site, home: Path) -> dict[str, Any]:
     given: dict[str, Any] = {
         name: layer[name] for layer in (site.defaults, site.forced) for name in OF_THE_MACHINE if name in layer
     }
-    given |= {
-        "engine": spec.name,
-        "format": formats.ALL,
-        "language": "en",
-        "output": str(home / "out"),
-        "scratch": str(home),
-        "speech_detection": True,
-        "workers": 1,
-    }
-    if pipeline.model:
-        given["model"] = pipeline.model.name
+    given |= {"output": str(home / "out"), "scratch": str(home), "workers": 1}
     if pipeline.speaker_engine:
         given |= {"speakers": "auto", "speaker_engine": pipeline.speaker_engine}
+    if pipeline.alone:
+        of_turns = tuple(name for name in formats.names() if formats.spec(name).shows_turns)
+        return {**given, "format": of_turns, **({"speaker_model": pipeline.model.name} if pipeline.model else {})}
+    given |= {"engine": spec.name, "format": formats.ALL, "language": "en", "speech_detection": True}
+    if pipeline.model:
+        given["model"] = pipeline.model.name
     refused = engines.module(spec.name).refuse({"language": "en"})
     return {name: value for name, value in given.items() if name not in refused}
 
@@ -159,6 +156,8 @@ def _stages(pipeline: Pipeline, job: Run) -> list[Stage]:
     heard = [master.read_master(job.results.target(work, "json")) for work in job.works]
     device = job.report.device or "unknown"
     loaded = f"on {device}, ready after {(job.report.load_ms or 0) / 1000:.1f} s"
+    if pipeline.alone:
+        return [Stage("engine", True, loaded), _turns(heard), _formats(job)]
     stages = [
         Stage("engine", True, loaded),
         Stage("speech detection", True, "the clip's speech went through" if _text(heard[0]) else "it ran"),
@@ -189,12 +188,27 @@ def _speakers(heard: Transcript) -> Stage:
     named = [segment for segment in heard.segments if segment.speaker]
     if named:
         return Stage("speakers", True, f"{len(heard.speakers)}, in {len(named)} of {len(heard.segments)} segments")
-    return Stage("speakers", False, "no segment has a speaker", "the master copy", "kuulo speakers --help; try another")
+    return Stage(
+        "speakers",
+        False,
+        "no segment has a speaker",
+        "the master copy",
+        "please report this, with `kuulo selftest --json`",
+    )
+
+
+def _turns(heard: Sequence[Transcript]) -> Stage:
+    """Of who tells speakers apart, and does nothing else."""
+    silent = [one for one in heard if not one.turns]
+    if silent:
+        found = f"no turn in {len(silent)} of {len(heard)} clips"
+        return Stage("speakers", False, found, "the master copy", "kuulo models verify")
+    return Stage("speakers", True, f"{len(heard[0].speakers)}, in {len(heard[0].turns)} turns")
 
 
 def _formats(job: Run) -> Stage:
     """Every format was written, for each clip."""
-    wanted = list(formats.names())
+    wanted = ["json", *job.results.formats]
     targets = {name: [job.results.target(work, name) for work in job.works] for name in wanted}
     missing = sorted(name for name, paths in targets.items() if not all(path.is_file() for path in paths))
     if missing:
@@ -209,8 +223,11 @@ def _text(heard: Transcript) -> str:
 
 
 def _failed(error: KuuloError, home: Path) -> Stage:
-    """With the last lines of the log, which goes with the folder."""
+    return Stage("engine", False, error.what, _with_log(error.looked_at or "", home), error.do or "kuulo doctor")
+
+
+def _with_log(looked_at: str, home: Path) -> str:
+    """And the last lines of the engine's log, which goes with the folder."""
     log = home / "out" / ".kuulo" / "log.txt"
     lines = [shown(line) for line in log.read_text(errors="replace").splitlines()[-LOG_LINES:]] if log.is_file() else []
-    looked_at = os.linesep.join(filter(None, [error.looked_at, *lines]))
-    return Stage("engine", False, error.what, looked_at, error.do or "kuulo doctor")
+    return "\n".join(filter(None, [looked_at, *lines]))

@@ -153,7 +153,7 @@ def judge(watch: Watch, device: str, *, hidden: bool) -> Stage:
         do = "ask for a GPU: in Slurm --gres=gpu:1"
         return Stage("GPU", False, f"{CPU_DID_IT}: the driver shows no GPU", "NVML", do)
     if device.partition(":")[0] == "cpu":
-        do = "is it installed for CUDA? `kuulo doctor` compares its packages with the driver; its log says more"
+        do = "is it installed for CUDA? `kuulo doctor` compares its packages with the driver"
         return Stage("GPU", False, f"{CPU_DID_IT}: the engine says that its device was the CPU", _others(watch), do)
     told = [(seen, *_memory(seen, hidden=hidden)) for seen in watch.seen.values()]
     ours = [(seen, size, how) for seen, size, how in told if size is not None]
@@ -166,9 +166,7 @@ def judge(watch: Watch, device: str, *, hidden: bool) -> Stage:
             return Stage("GPU", True, f"GPU {seen.gpu} {seen.gpu.name}: {how}{amount(size)}, {busy}", seen.gpu.uuid)
     seen, size, how, (_, busy) = worked[0]
     found = f"{CPU_DID_IT}: {how}{amount(size)} on GPU {seen.gpu}, and it was idle ({busy})"
-    return Stage(
-        "GPU", False, found, seen.gpu.uuid, "the model may be on the GPU, and the computing is not: see the log"
-    )
+    return Stage("GPU", False, found, seen.gpu.uuid, "the model may be on the GPU, and the computing is not")
 
 
 def _memory(seen: Seen, *, hidden: bool) -> tuple[int | None, str]:
@@ -191,14 +189,14 @@ def _busy(seen: Seen, *, hidden: bool) -> tuple[bool | None, str]:
         mine = seen.ours or (set(seen.busy_by) - seen.before if hidden else set())
         most = max((seen.busy_by.get(pid, 0) for pid in mine), default=0)
         if most:
-            return True, f"busy with it up to {most} %"
+            return True, f"busy with it up to {most}%"
     if seen.busy is None:
         return None, "how busy it was the driver does not tell"
     others = sorted(set(seen.had) - seen.ours) if not hidden else []
     if seen.busy and others and seen.busy_by:
-        return False, f"busy up to {seen.busy} %, with others' processes"
+        return False, f"busy up to {seen.busy}%, with others' processes"
     shared = ", with others' processes too" if others else ""
-    return seen.busy > 0, f"busy up to {seen.busy} %{shared}"
+    return seen.busy > 0, f"busy up to {seen.busy}%{shared}"
 
 
 def _others(watch: Watch) -> str:
