@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from kuulo import site as sites
+from kuulo.doctor import deployed as versions
 from kuulo.doctor import examination, folders, gpu, leftovers, modules, page, portal, slurm, space
 from kuulo.doctor.asking import ask
 from kuulo.doctor.finding import OK, PROBLEM, STATES, UNKNOWN, WARNING, Finding, Looking
@@ -337,7 +338,7 @@ def test_stores_of_a_site(kuulo: Kuulo, tmp_path: Path) -> None:
         "anybody may change it (777)"
     ]
     assert [f["looked_at"] for f in found if f["name"] == "stores" and f["state"] == PROBLEM] == [f"{tmp_path}/gone"]
-    assert of(found, "large-v3")["found"] == "the file names this model, and no store has it"
+    assert of(found, "models")["found"] == "no store of the site has 'large-v3'"
     assert of(found, "scratch", WARNING)["found"] == "none of /x/$USER is here: TMPDIR serves"
     data = bytearray(secret.read_bytes())
     data[len(data) // 2] ^= 1
@@ -351,8 +352,8 @@ def test_names_in_the_site_s_file_that_nobody_has(kuulo: Kuulo, tmp_path: Path) 
     site = tmp_path / "site.toml"
     site.write_text('engines = ["faster-wisper"]\n[groups.no-such-group]\nengines = ["pyannote"]\n')
     found = findings(kuulo("doctor", "--site", "--json", env={"KUULO_SITE": str(site)}))
-    assert of(found, "faster-wisper")["do"] == "did you mean faster-whisper?"
-    assert of(found, "group no-such-group")["state"] == PROBLEM
+    assert of(found, "engines")["found"] == "there is no engine 'faster-wisper'"
+    assert of(found, "[groups.no-such-group]")["state"] == WARNING
     assert of(found, "contact")["state"] == WARNING
     assert of(found, "stores")["state"] == PROBLEM
 
@@ -479,7 +480,7 @@ def deployed(folder: Path) -> str:
         part.chmod(0o755)
     version = folder / "kuulo" / "versions" / "1.0"
     version.mkdir(parents=True)
-    (version / "manifest.json").write_text("{}")
+    (version / "manifest.json").write_text('{"files": {}}')
     (folder / "kuulo" / "current").symlink_to("versions/1.0")
     module = folder / "modules" / "kuulo"
     module.mkdir(parents=True)
@@ -535,7 +536,7 @@ def test_what_is_left_behind(tmp_path: Path) -> None:
     store, environments = tmp_path / "store", tmp_path / "environments"
     text = f'stores = ["{store}"]\nenvironments = ["{environments}"]\nscratch = ["{tmp_path}"]\n{text}'
     (one,) = leftovers.check(looking(text, tmp_path))
-    assert one.state == OK and one.found == "1.0 is in use"
+    assert one.state == OK and one.found.startswith("nothing is left")
     long_ago = time.time() - 3 * 86400
     for path in (
         store / ".staging" / "pull-1",
@@ -553,5 +554,19 @@ def test_what_is_left_behind(tmp_path: Path) -> None:
         ".2.0.half, 3 days old",
         "1 folders of runs that were killed",
     ]
-    (tmp_path / "kuulo" / "versions" / "1.0").rename(tmp_path / "gone")
-    assert any(f.state == PROBLEM and "which is gone" in f.found for f in leftovers.check(looking(text, tmp_path)))
+
+
+def test_the_version_in_use(tmp_path: Path) -> None:
+    text = deployed(tmp_path)
+    version = tmp_path / "kuulo" / "versions" / "1.0"
+    (one,) = versions.check(looking(text, tmp_path))
+    assert one.state == OK and one.found == "1.0, every file as it was written"
+    (version / "by hand").touch()
+    (one,) = versions.check(looking(text, tmp_path))
+    assert one.state == WARNING and one.found == "1.0 was changed by hand: by hand"
+    version.rename(tmp_path / "gone")
+    (one,) = versions.check(looking(text, tmp_path))
+    assert one.state == PROBLEM and one.found == "`current` leads to versions/1.0, which is gone"
+    (tmp_path / "kuulo" / "current").unlink()
+    (one,) = versions.check(looking(text, tmp_path))
+    assert one.state == WARNING and one.do == "kuulo deploy apply"

@@ -113,6 +113,29 @@ def test_what_does_not_end_is_ended(kuulo: Kuulo, kuulo_environment: dict[str, s
     assert "it was not done within 0 minutes, and was stopped" in done.stdout
 
 
+def test_told_to_stop_it_leaves_nothing(
+    kuulo_command: list[str], kuulo_environment: dict[str, str], imagined: Path
+) -> None:
+    environ = {**kuulo_environment, **path(imagined), "FAKE_ENGINE_SECONDS": "600"}
+    command = [*kuulo_command, "selftest", "-e", "imagined"]
+    with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as process:
+        scratch = Path(environ["TMPDIR"])
+        deadline = time.monotonic() + 60
+        while not children(process.pid):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        workers = children(process.pid)
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "interrupted" in said
+    assert not list(scratch.iterdir())
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+
+
+def children(pid: int) -> list[int]:
+    return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def test_names_that_nobody_has(kuulo: Kuulo) -> None:
     done = kuulo("selftest", "-e", "faster-wisper")
     assert done.returncode == 2 and "did you mean faster-whisper?" in done.stderr

@@ -8,7 +8,7 @@
 | `page.py` | findings for people and for machines |
 | `program.py` `engines.py` `models.py` `space.py` `gpu.py` `containers.py` `caches.py` | can I run? |
 | `site_file.py` `folders.py` `stores.py` `slurm.py` | what a centre has |
-| `modules.py` `portal.py` `mail.py` `leftovers.py` | what a centre gives its users, and what is left over |
+| `deployed.py` `modules.py` `portal.py` `mail.py` `leftovers.py` | what its users get, and what is left over |
 
 A check is a function `(Looking) -> Iterator[Finding]`. What it could not look at, it says. It changes nothing.
 """

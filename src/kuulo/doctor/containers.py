@@ -10,9 +10,7 @@ from pathlib import Path
 
 from kuulo.doctor.asking import ask
 from kuulo.doctor.finding import OK, PROBLEM, UNKNOWN, WARNING, Finding, Looking, some
-
-PROGRAMS = {"apptainer": "apptainer", "singularity": "singularity", "charliecloud": "ch-run"}
-"""What starts images -> its program, the first that is found first."""
+from kuulo.runtimes.container import PROGRAMS
 
 NAMESPACES = Path("/proc/sys/user/max_user_namespaces")
 SWITCHES = (

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 from collections.abc import Iterator
 from pathlib import Path
 
-from kuulo import engines
+from packaging.utils import canonicalize_name
+
+from kuulo import access, engines
 from kuulo.doctor.asking import ask
 from kuulo.doctor.finding import OK, PROBLEM, UNKNOWN, Finding, Looking
 from kuulo.engines.base import EngineSpec
 from kuulo.environments import health
 from kuulo.environments.installed import Environment
 from kuulo.errors import KuuloError
+from kuulo.runtimes import image_file
 
 FINDS = (
     "import importlib.util, sys; sys.exit(0 if importlib.util.find_spec(sys.argv[1]) else 'no module ' + sys.argv[1])"
@@ -23,22 +27,33 @@ FINDS = (
 def check(looking: Looking) -> Iterator[Finding]:
     """Every engine that is here. With `deep` those with an environment transcribe a clip."""
     environments, broken = looking.site.environments().all()
+    may = access.allowed(looking.site.centre, "engines", access.own_groups())
     able = 0
     for spec in _specs():
-        if spec.name in broken:
-            error = broken[spec.name]
-            yield Finding(spec.name, PROBLEM, error.what, error.looked_at or "", error.do or "")
-        elif spec.name in environments:
-            finding = _environment(environments[spec.name], spec, deep=looking.deep)
+        finding = _engine(spec, environments.get(spec.name), broken.get(spec.name), deep=looking.deep)
+        if finding is None:
+            continue
+        if may is not None and spec.name not in may and access.is_chosen(spec):
+            finding = dataclasses.replace(finding, found=f"{finding.found}; this site does not offer it to you")
+        else:
             able += finding.state != PROBLEM and "transcribe" in spec.tasks
-            yield finding
-        elif engines.installed(spec):
-            able += "transcribe" in spec.tasks
-            yield Finding(spec.name, OK, f"{_version(spec)}, beside Kuulo")
+        yield finding
     for trouble in engines.troubles():
         yield Finding(trouble.name, PROBLEM, trouble.why, f"package {trouble.package}", "mend or uninstall the package")
     if not able:
-        yield Finding("transcription", PROBLEM, "no engine that transcribes is installed", "", "pip install kuulo")
+        do = "kuulo engines install faster-whisper; at a centre, ask whom it names"
+        yield Finding("transcription", PROBLEM, "no engine that transcribes can be used", "kuulo engines", do)
+
+
+def _engine(
+    spec: EngineSpec, environment: Environment | None, broken: KuuloError | None, *, deep: bool
+) -> Finding | None:
+    """None for one that is not here."""
+    if broken:
+        return Finding(spec.name, PROBLEM, broken.what, broken.looked_at or "", broken.do or "install it again")
+    if environment:
+        return _environment(environment, spec, deep=deep)
+    return Finding(spec.name, OK, f"{_version(spec)}, beside Kuulo") if engines.installed(spec) else None
 
 
 def _specs() -> list[EngineSpec]:
@@ -66,18 +81,17 @@ def _environment(environment: Environment, spec: EngineSpec, *, deep: bool) -> F
 
 def _image(path: Path, spec: EngineSpec, where: str) -> Finding:
     try:
-        with path.open("rb") as image:
-            image.read(1)
-    except OSError as error:
-        do = "let its readers in (chmod), or make it anew"
-        return Finding(spec.name, PROBLEM, f"{where}: its image cannot be read: {error.strerror}", str(path), do)
+        kind = image_file.kind(path)
+    except KuuloError as error:
+        do = error.do or "let its readers in (chmod), or make it anew"
+        return Finding(spec.name, PROBLEM, f"{where}: {error.what}", error.looked_at or str(path), do)
     do = f"kuulo selftest --engine {spec.name}"
-    return Finding(spec.name, UNKNOWN, f"{where}: its image can be read; it was not started", str(path), do)
+    return Finding(spec.name, UNKNOWN, f"{where}: its image ({kind}) is whole; it was not started", str(path), do)
 
 
 def _version(spec: EngineSpec, environment: Environment | None = None) -> str:
     if environment:
-        return environment.packages.get(spec.package, "version unknown")
+        return environment.packages.get(canonicalize_name(spec.package), "version unknown")
     try:
         return importlib.metadata.version(spec.package)
     except importlib.metadata.PackageNotFoundError:

@@ -16,7 +16,7 @@ from kuulo.doctor.finding import UNKNOWN, Check, Finding, Looking
 SECONDS = 60.0
 """How long a check may be silent."""
 
-DEEP_SECONDS = 6 * 3600.0
+DEEP_SECONDS = 3600.0
 """The same where engines transcribe, and stores are read."""
 
 
@@ -53,6 +53,7 @@ SITE = (
     Area("Slurm", "slurm:check"),
     Area("GPU on this machine", "gpu:check"),
     Area("Containers", "containers:check"),
+    Area("Deployed", "deployed:check"),
     Area("Modules", "modules:check"),
     Area("Portal", "portal:check"),
     Area("Mail", "mail:check"),

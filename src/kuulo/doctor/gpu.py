@@ -11,6 +11,8 @@ from kuulo import machine, nvml
 from kuulo.doctor.asking import ask
 from kuulo.doctor.finding import OK, PROBLEM, UNKNOWN, WARNING, Finding, Looking, amount, some
 from kuulo.environments.installed import Environment
+from kuulo.errors import KuuloError
+from kuulo.runtimes import container
 
 KFD = Path("/dev/kfd")
 """AMD's driver for computing."""
@@ -27,6 +29,8 @@ def check(looking: Looking) -> Iterator[Finding]:
             yield _driver(library, cuda)
             yield from _devices(library.gpus(), looking.environ)
             yield from _suits(environments, cuda)
+            if looking.deep:
+                yield from _inside(environments, looking.site.centre.container)
     except nvml.Missing as error:
         yield from _without(looking, environments, str(error))
     if KFD.exists():
@@ -97,6 +101,18 @@ def made_for(packages: Mapping[str, str]) -> int | None:
         if name == "nvidia-cublas" and version.split(".")[0].isdigit():
             return int(version.split(".")[0])
     return None
+
+
+def _inside(environments: Mapping[str, Environment], starter: str | None) -> Iterator[Finding]:
+    """Whether the driver works inside images."""
+    for name, environment in environments.items():
+        if environment.image_path is None:
+            continue
+        try:
+            yield Finding(name, OK, f"in its image: {container.works_on_gpu(environment, starter)}")
+        except KuuloError as error:
+            do = error.do or "kuulo image test"
+            yield Finding(name, PROBLEM, error.what, error.looked_at or str(environment.image_path), do)
 
 
 def _rocm() -> Finding:

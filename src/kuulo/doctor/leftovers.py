@@ -8,7 +8,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from kuulo.doctor.finding import OK, PROBLEM, UNKNOWN, WARNING, Finding, Looking
+from kuulo.deploy.tree import MANIFEST
+from kuulo.deploy.versions import VERSIONS
+from kuulo.doctor.finding import OK, UNKNOWN, WARNING, Finding, Looking
 from kuulo.environments import installed
 from kuulo.models.store import STAGING
 
@@ -45,21 +47,10 @@ def _stores(looking: Looking) -> Iterator[Finding]:
 
 
 def _versions(looking: Looking) -> Iterator[Finding]:
-    """Of what is deployed: the version that is in use, and what was not finished."""
+    """Of what is deployed: what was not finished."""
     said = looking.site.centre.deploy.get("folder")
-    if not said:
-        return
-    versions = Path(said, "versions")
-    current = Path(said, "current")
-    if current.is_symlink() and not current.exists():
-        do = "kuulo deploy rollback, or kuulo deploy apply"
-        yield Finding("deployed", PROBLEM, f"`current` leads to {current.readlink()}, which is gone", str(current), do)
-    elif current.is_symlink():
-        yield Finding("deployed", OK, f"{current.readlink().name} is in use", str(versions))
-    else:
-        yield Finding("deployed", WARNING, "nothing is in use yet", str(versions), "kuulo deploy apply")
-    for path in _old(_folders(versions, hidden=True)):
-        if path.name.startswith(".") or not (path / "manifest.json").is_file():
+    for path in _old(_folders(Path(said, VERSIONS), hidden=True)) if said else ():
+        if path.name.startswith(".") or not (path / MANIFEST).is_file():
             yield Finding("unfinished version", WARNING, f"{path.name}, {_age(path)}", str(path), f"rm -r {path}")
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import kuulo
+from kuulo.doctor import folders
 from kuulo.doctor.finding import OK, PROBLEM, WARNING, Finding, Looking
 
 NEEDED = ("av", "click", "numpy", "platformdirs", "rich", "scipy", "yaml")
@@ -20,13 +21,16 @@ def check(looking: Looking) -> Iterator[Finding]:
     """The program, Python, the settings; that no network is needed."""
     yield _program()
     yield _python()
+    if looking.for_site:  # what is deployed runs with it, on every node
+        yield from folders.readable("python for users", Path(sys.executable).resolve())
     yield from _settings(looking)
     yield Finding("network", OK, "not needed, and not looked for")
 
 
 def _program() -> Finding:
     folder = str(Path(kuulo.__file__).parent)
-    command = shutil.which("kuulo")
+    own = Path(sys.argv[0])
+    command = str(own.absolute()) if own.name == "kuulo" and own.is_file() else shutil.which("kuulo")
     found = f"{kuulo.__version__}, {f'the command is {command}' if command else 'no command kuulo in PATH'}"
     if command is None:
         do = f"{sys.executable} -m kuulo works too; or add its folder to PATH, or load its module"

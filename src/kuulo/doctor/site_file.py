@@ -1,18 +1,16 @@
-"""The site's file: that it is there, is understood, and that what it names exists."""
+"""The site's file: that it is there, is understood, and that what it names exists (`kuulo site check`)."""
 
 from __future__ import annotations
 
-import difflib
-import grp
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from kuulo import engines, miniature
 from kuulo import site as sites
+from kuulo import site_check
 from kuulo.doctor import folders
 from kuulo.doctor.finding import OK, PROBLEM, WARNING, Finding, Looking, some
-from kuulo.errors import KuuloError
-from kuulo.models import catalog
-from kuulo.site_file import SiteFile
+
+ELSEWHERE = ("stores", "environments", "images", "scratch", "folder in [deploy]")
+"""Keys of which other checks say more."""
 
 
 def check(looking: Looking) -> Iterator[Finding]:
@@ -31,41 +29,11 @@ def check(looking: Looking) -> Iterator[Finding]:
     )
     if not site.centre.contact:
         yield Finding("contact", WARNING, "users are not told whom to ask", path, 'contact = "..."')
-    try:
-        site.jobs()
-    except KuuloError as error:
-        yield Finding("[jobs]", PROBLEM, error.what, error.looked_at or path, error.do or "correct it")
-    yield from _engines(site.centre, path)
-    yield from _models(looking, site.centre, path)
-    yield from _groups(site.centre, path)
+    for one in site_check.check(site):
+        if one.where not in ELSEWHERE:
+            state = PROBLEM if one.kind == site_check.PROBLEM else WARNING
+            yield Finding(one.where, state, one.what, path, one.do or f"correct {one.where}")
     yield from _scratch(looking, path)
-
-
-def _engines(centre: SiteFile, path: str) -> Iterator[Finding]:
-    named = [*(centre.engines or ()), *centre.image.get("engines", ())]
-    named += [name for group in centre.groups.values() for name in group.get("engines", ())]
-    known = engines.names()
-    for name in dict.fromkeys(named):
-        if name not in known:
-            yield Finding(name, PROBLEM, "there is no such engine", path, _near(name, known, "kuulo engines"))
-
-
-def _models(looking: Looking, centre: SiteFile, path: str) -> Iterator[Finding]:
-    named = [*(centre.models or ()), *centre.portal.get("models", ())]
-    named += [name for group in centre.groups.values() for name in group.get("models", ())]
-    there = {ref.name for ref in looking.site.model_stores().list()}
-    for name in dict.fromkeys(named):
-        if name != miniature.NAME and not {name, catalog.canonical(name)} & there:
-            do = _near(name, sorted(there), f"kuulo models pull {name}")
-            yield Finding(name, PROBLEM, "the file names this model, and no store has it", path, do)
-
-
-def _groups(centre: SiteFile, path: str) -> Iterator[Finding]:
-    for name in centre.groups:
-        try:
-            grp.getgrnam(name)
-        except KeyError:
-            yield Finding(f"group {name}", PROBLEM, "there is no such Unix group", path, "correct [groups], or make it")
 
 
 def _scratch(looking: Looking, path: str) -> Iterator[Finding]:
@@ -78,8 +46,3 @@ def _scratch(looking: Looking, path: str) -> Iterator[Finding]:
     else:
         do = "some are there in a job alone; if none ever is, correct `scratch`"
         yield Finding("scratch", WARNING, f"none of {some(list(candidates))} is here: TMPDIR serves", path, do)
-
-
-def _near(name: str, known: Sequence[str], otherwise: str) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else otherwise

@@ -18,8 +18,12 @@ from kuulo.jobs.settings import JobSettings, Place
 from kuulo.schedulers import slurm, slurm_answers
 from kuulo.schedulers.base import Array, Resources
 
-UNUSABLE = ("DOWN", "DRAIN", "FAIL", "INVAL", "MAINT", "NOT_RESPONDING", "POWERED_DOWN", "UNKNOWN")
-"""Words in a node's state with which it takes no jobs at this moment (scontrol(1)); a `*` says that it is silent."""
+UNUSABLE = frozenset(
+    {"DOWN", "DRAIN", "DRAINED", "DRAINING", "ERROR", "FAIL", "FAILING", "FUTURE", "INVAL", "MAINT",
+     "NOT_RESPONDING", "NO_RESPOND", "UNKNOWN"}
+)  # fmt: skip
+"""Words in a node's state with which it takes no jobs at this moment (scontrol(1)); a `*` says that it is silent. Nodes
+that Slurm has switched off to save power (POWERED_DOWN) are usable: it switches them on."""
 
 LITTLE_MINUTES = 10
 
@@ -38,7 +42,7 @@ class Node:
 
     @property
     def usable(self) -> bool:
-        return not any(word in self.state for word in UNUSABLE) and "*" not in self.state
+        return "*" not in self.state and not UNUSABLE & set(re.findall(r"[A-Z_]+", self.state))
 
 
 def check(looking: Looking) -> Iterator[Finding]:

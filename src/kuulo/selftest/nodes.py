@@ -21,6 +21,7 @@ from pathlib import Path
 from kuulo import survey
 from kuulo.doctor import slurm as looked
 from kuulo.doctor.asking import ask
+from kuulo.doctor.finding import some
 from kuulo.doctor.page import shown
 from kuulo.doctor.slurm import Node as Computer
 from kuulo.errors import CannotRun, KuuloError, UsageError
@@ -36,7 +37,9 @@ MINUTES = 60
 """The time limit of a job, where the partition allows it."""
 
 LOOK_EVERY_S = 2.0
-BASE_MB = 2000
+BASE_MB = {"cpu": 2000, "gpu": 6000}
+"""Memory beside the worker with its model. CUDA's libraries take some GB of the machine's, too."""
+
 LOG_LINES = 8
 
 
@@ -85,11 +88,11 @@ def run(
             do="kuulo doctor --site",
         )
     folder = site.jobs_folder().path / f"selftest-{os.getpid()}-{time.time_ns()}"
-    memory = _memory_mb(site)
+    worker_mb = _worker_mb(site)
     jobs = [Job(kind, folder / f"{number}-{kind.place}") for number, kind in enumerate(kinds, 1)]
     try:
         for job in jobs:
-            _submit(job, [*program, "selftest", *_arguments(engines, model)], memory)
+            _submit(job, [*program, "selftest", *_arguments(engines, model)], worker_mb)
             told(f"{job.kind.place}, {job.kind.words}: {f'job {job.id}' if job.id else job.trouble}")
         _wait(jobs, minutes, told)
     finally:
@@ -151,10 +154,10 @@ def _limit(partition: dict[str, str]) -> int | None:
     return None if seconds is None else max(1, seconds // 60)
 
 
-def _memory_mb(site: Site) -> int:
-    """For a worker with the largest model of the stores."""
+def _worker_mb(site: Site) -> int:
+    """Of a worker with the largest model of the stores."""
     largest = max((model.bytes for model in survey.facts(site).models), default=0)
-    return BASE_MB + math.ceil((WORKER_OVERHEAD_BYTES + 2 * largest) / 2**20)
+    return math.ceil((WORKER_OVERHEAD_BYTES + 2 * largest) / 2**20)
 
 
 def _arguments(engines: Sequence[str], model: str | None) -> list[str]:
@@ -164,12 +167,18 @@ def _arguments(engines: Sequence[str], model: str | None) -> list[str]:
 # ------------------------------------------------------------------ jobs
 
 
-def _submit(job: Job, command: Sequence[str], memory_mb: int) -> None:
+def _submit(job: Job, command: Sequence[str], worker_mb: int) -> None:
     kind = job.kind
     room = [c.memory_mb for c in kind.nodes if c.memory_mb]
     carried = [f"{k}={v}" for k, v in os.environ.items() if k.startswith("KUULO_") or k == "PYTHONPATH"]
+    memory_mb = BASE_MB[kind.place] + worker_mb
     report = job.folder / "report.json"
     words = ["env", *carried, *command, "--report", str(report), *(["--gpu"] if kind.gpu else [])]
+    if not any(computer.usable for computer in kind.nodes):
+        states = sorted({computer.state for computer in kind.nodes})
+        found = f"none of {some([c.name for c in kind.nodes])} takes jobs now"
+        job.trouble = CannotRun(found, looked_at=", ".join(states), do="sinfo -R says why")
+        return
     try:
         job.folder.mkdir(mode=0o700, parents=True)
         array = Array(

@@ -77,12 +77,14 @@ def every(
 def _specs(task: str, facts: Facts, names: Sequence[str]) -> list[EngineSpec]:
     """The engines for a task that are installed, or broken, or named."""
     here = [s for s in engines.specs(task) if facts.installed.get(s.name) or s.name in facts.broken]
-    return [s for s in here if s.name in names or not names]
+    named = [s for s in engines.specs(task) if s.name in names and s.name in facts.denied]
+    return [*(s for s in here if s.name in names or not names), *named]
 
 
 def _of_engine(spec: EngineSpec, facts: Facts, store: Store, named: str | None, *, gpu: bool) -> Iterator[Pipeline]:
-    if spec.name in facts.broken:
-        yield Pipeline(facts, spec, trouble=facts.broken[spec.name])
+    trouble = facts.broken.get(spec.name) or facts.denied.get(spec.name)
+    if trouble:
+        yield Pipeline(facts, spec, trouble=trouble)
     elif gpu and (why := _without_gpu(spec, facts)):
         yield Pipeline(facts, spec, left_out=why)
     elif named and not spec.model_formats:
@@ -115,8 +117,8 @@ def _of_speakers(spec: EngineSpec, facts: Facts, store: Store, first: Pipeline |
     """An engine that tells speakers apart, beside the first that recognises, or the quickest that there is. With a GPU
     it is alone: what a GPU does is seen of one engine at a time. None where nobody recognises."""
     alone = Pipeline(facts, spec, speaker_engine=spec.name)
-    if spec.name in facts.broken:
-        return dataclasses.replace(alone, trouble=facts.broken[spec.name])
+    if trouble := facts.broken.get(spec.name) or facts.denied.get(spec.name):
+        return dataclasses.replace(alone, trouble=trouble)
     if gpu and (why := _without_gpu(spec, facts)):
         return dataclasses.replace(alone, left_out=why)
     best = min(

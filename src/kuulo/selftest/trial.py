@@ -104,8 +104,9 @@ def _prepare(pipeline: Pipeline, site: Site, home: Path, times: int) -> Run:
 def _given(pipeline: Pipeline, site: Site, home: Path) -> dict[str, Any]:
     """The options. Of the site's, those that are about its machines; none that change words."""
     spec = pipeline.spec
+    of_machine = [name for name in OF_THE_MACHINE if name in spec.options]
     given: dict[str, Any] = {
-        name: layer[name] for layer in (site.defaults, site.forced) for name in OF_THE_MACHINE if name in layer
+        name: layer[name] for layer in (site.defaults, site.forced) for name in of_machine if name in layer
     }
     given |= {"output": str(home / "out"), "scratch": str(home), "workers": 1}
     if pipeline.speaker_engine:
