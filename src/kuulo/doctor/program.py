@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import platform
 import shutil
@@ -22,15 +23,15 @@ def check(looking: Looking) -> Iterator[Finding]:
     yield _program()
     yield _python()
     if looking.for_site:  # what is deployed runs with it, on every node
-        yield from folders.readable("python for users", Path(sys.executable).resolve())
+        yield from _for_users()
     yield from _settings(looking)
     yield Finding("network", OK, "not needed, and not looked for")
 
 
 def _program() -> Finding:
     folder = str(Path(kuulo.__file__).parent)
-    own = Path(sys.argv[0])
-    command = str(own.absolute()) if own.name == "kuulo" and own.is_file() else shutil.which("kuulo")
+    own = [Path(sys.argv[0]), Path(kuulo.__file__).parents[2] / "bin" / "kuulo"]  # started with it; deployed
+    command = next((str(p.absolute()) for p in own if p.name == "kuulo" and p.is_file()), shutil.which("kuulo"))
     found = f"{kuulo.__version__}, {f'the command is {command}' if command else 'no command kuulo in PATH'}"
     if command is None:
         do = f"{sys.executable} -m kuulo works too; or add its folder to PATH, or load its module"
@@ -44,6 +45,14 @@ def _python() -> Finding:
         do = "install Kuulo anew, with all that it needs: pip install kuulo"
         return Finding("python", PROBLEM, f"packages are missing: {', '.join(missing)}", sys.executable, do)
     return Finding("python", OK, platform.python_version(), sys.executable)
+
+
+def _for_users() -> Iterator[Finding]:
+    for finding in folders.readable("python for users", Path(sys.executable).resolve()):
+        if finding.state == PROBLEM:
+            do = "make Kuulo's environment with a Python that everybody can read, and deploy from that"
+            finding = dataclasses.replace(finding, do=do)
+        yield finding
 
 
 def _settings(looking: Looking) -> Iterator[Finding]:
