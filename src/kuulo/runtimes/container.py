@@ -8,8 +8,6 @@ that started it.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import re
@@ -194,9 +192,11 @@ def mount(bind: Bind) -> str:
             looked_at=repr(str(bind.source)),
             do="rename it",
         )
-    line = io.StringIO()
-    csv.writer(line, lineterminator="").writerow(fields)
-    return line.getvalue()
+    return ",".join(_quoted(field) if set(field) & set(',"\n') else field for field in fields)
+
+
+def _quoted(field: str) -> str:
+    return '"' + field.replace('"', '""') + '"'
 
 
 def gpu_kind(devices: Path = Path("/dev")) -> str | None:
