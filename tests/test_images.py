@@ -182,6 +182,8 @@ def test_what_apptainer_is_told(apptainer: Path, tmp_path: Path, monkeypatch: py
         "--mount",
         f"type=bind,src={scratch},dst={scratch}",
         "--mount",
+        f"type=bind,src={scratch}/worker,dst=/opt/kuulo/worker,ro",
+        "--mount",
         f'type=bind,"src={tmp_path}/mo,del ""x"".bin","dst={tmp_path}/mo,del ""x"".bin",ro',
         "--pwd",
         str(scratch),

@@ -6,7 +6,7 @@ another, so that their pins cannot contradict each other:
     /opt/kuulo/environments/ENGINE/   Kuulo's folder of environments, with this one in it (environments/installed.py)
     /opt/kuulo/venv/, src/            Kuulo
     /opt/kuulo/bin/                   `kuulo`, and the engine's own program; both are on the PATH
-    /opt/kuulo/host/, root/, driver/  empty: runtimes/container.py uses them
+    /opt/kuulo/host/, root/, ...      empty: runtimes/container.py uses them
     /opt/kuulo/image.json             the labels
 
 Models are not in it. What is run is decided by the first word (`runscript`), so that an image is an ordinary one for
@@ -27,7 +27,7 @@ from kuulo.engines.base import EngineSpec
 from kuulo.environments.recipe import ANY, Recipe, Variant
 from kuulo.environments.sources import Sources
 from kuulo.errors import UsageError
-from kuulo.runtimes.container import BUILD, ENVIRONMENTS, HOST
+from kuulo.runtimes.container import BUILD, ENVIRONMENTS, HOST, WORKER_FILES
 from kuulo.runtimes.inside import DRIVER, NEW_ROOT
 
 DOCKER, LOCALIMAGE, DEBOOTSTRAP = "docker", "localimage", "debootstrap"
@@ -178,7 +178,7 @@ def _post(engine: str, recipe: Recipe, variant: Variant, sources: Sources, diges
         f"    apt-get install -y --no-install-recommends {' '.join(INCLUDED)}",
         "    rm -rf /var/lib/apt/lists/*",
         "fi",
-        f"mkdir -p {home} {HOST} {NEW_ROOT} {DRIVER}",
+        f"mkdir -p {home} {HOST} {NEW_ROOT} {DRIVER} {WORKER_FILES}",
         f"chmod 755 {TOP}/bin/*",
         f"python3 -I -m venv {TOP}/venv",
         f"python3 -I -m venv --without-pip {home}/{BUILD}",

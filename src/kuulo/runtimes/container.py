@@ -34,6 +34,9 @@ BUILD = "venv"
 HOST = "/opt/kuulo/host"
 """Where charliecloud shows the machine to inside.py, and to nobody else."""
 
+WORKER_FILES = "/opt/kuulo/worker"
+"""Where the worker finds Kuulo's files: the name of a scratch folder may have a colon, which PYTHONPATH cannot have."""
+
 LAUNCHER = "inside.py"
 WORKERS, PROGRAMS_OWN = "worker.json", "program.json"
 """Environments: of Kuulo's worker, and of an engine's own program."""
@@ -86,7 +89,8 @@ class Container:
     def python(self, scratch: Path, arguments: Sequence[str], reads: Sequence[Path] = ()) -> list[str]:
         """The engine's Python with these arguments."""
         words = [self.interpreter, *arguments]
-        return self.start(scratch, words, [own(scratch), *readable(reads)], scratch, WORKERS)
+        carried = Bind(own(scratch).source / CARRIED, Path(WORKER_FILES))
+        return self.start(scratch, words, [own(scratch), carried, *readable(reads)], scratch, WORKERS)
 
     def start(
         self, scratch: Path, words: Sequence[str], binds: Sequence[Bind], folder: Path, environment: str = PROGRAMS_OWN
@@ -144,7 +148,7 @@ class Container:
         }
         if which == PROGRAMS_OWN:
             return {**here.for_program(scratch, passed), **private, **own}
-        return {**here.worker_environment(scratch, passed), **own, "PYTHONPATH": str(scratch / CARRIED)}
+        return {**here.worker_environment(scratch, passed), **own, "PYTHONPATH": WORKER_FILES}
 
     def prepare(self, scratch: Path) -> None:
         """Also finds out whether the image is whole. Raises EngineMissing."""
