@@ -1,53 +1,216 @@
-"""What a run really does, seen from outside: no connection, no file outside the output folder and scratch."""
+"""What a run really does, seen from outside: no connection, nothing changed outside the output folder and scratch."""
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+import speaker_models
+from kuulo import caches, engines
 from models_fixture import Miniature
 
 MODELS = {"faster-whisper": "ct2", "whisper-cpp": "ggml", "openai-whisper": "pt", "transformers": "hf"}
-CALLS = "connect,sendto,open,openat,creat,mkdir,mkdirat,rename,renameat,renameat2"
+MODELS |= {"sherpa-onnx": "onnx"}
+
+MAKES = {
+    "chmod", "chown", "creat", "fchmod", "fchmodat", "fchmodat2", "fchown", "fchownat", "fsetxattr", "ftruncate",
+    "lchown", "link", "linkat", "lsetxattr", "mkdir", "mkdirat", "mknod", "mknodat", "rename", "renameat", "renameat2",
+    "rmdir", "setxattr", "symlink", "symlinkat", "truncate", "unlink", "unlinkat", "utime", "utimensat", "utimes",
+}  # fmt: skip
+"""System calls that change a file system by themselves; opening does where it is for writing."""
+
+ON_DESCRIPTORS = {"fchmod", "fchown", "fsetxattr", "ftruncate"}
+OPENS = {"open", "openat", "openat2"}
+SENDS = {"connect", "sendto", "sendmsg", "sendmmsg"}
+
+FINISHED = re.compile(r"^(\d+) +(\w+)\((.*)\) += (.*)$")
+UNFINISHED = re.compile(r"^(\d+) +(\w+\(.*) <unfinished \.\.\.>$")
+RESUMED = re.compile(r"^(\d+) +<\.\.\. \w+ resumed>(.*)$")
+AT = re.compile(r'(?:(?:AT_FDCWD|\d+)<([^>]*)>, )?"((?:[^"\\]|\\.)*)"')
+DESCRIPTOR = re.compile(r"^\d+<([^>]*)>")
 
 
-@pytest.mark.parametrize("engine", [*MODELS, "pocketsphinx"])
-def test_a_run_stays_on_the_machine_and_in_its_folders(
-    engine: str,
-    miniature: Miniature,
+@dataclass(frozen=True)
+class Call:
+    """One system call of one process, with the paths of its descriptors (strace -y)."""
+
+    name: str
+    arguments: str
+    result: str
+
+    @property
+    def failed(self) -> bool:
+        return self.result.startswith("-1 ")
+
+    @property
+    def changes(self) -> bool:
+        """Whether something may have been written, made, renamed or removed."""
+        if self.failed:
+            return False
+        return self.name in MAKES or (
+            self.name in OPENS and bool(re.search(r"O_(WRONLY|RDWR|CREAT|TRUNC|TMPFILE)", self.arguments))
+        )
+
+    def paths(self) -> Iterable[str]:
+        """The absolute paths that it is about, as the kernel has them where it says so."""
+        opened = DESCRIPTOR.match(self.result) if self.name in OPENS else None
+        own = DESCRIPTOR.match(self.arguments) if self.name in ON_DESCRIPTORS else None
+        if opened or own:
+            return [plain((opened or own)[1])]
+        named = [(plain(folder), plain(path)) for folder, path in AT.findall(self.arguments)]
+        if self.name.startswith("symlink"):  # where it leads to is no place that is changed
+            named = named[1:]
+        return [os.path.normpath(os.path.join(folder or "/?", path)) for folder, path in named]  # noqa: PTH118
+
+
+def plain(text: str) -> str:
+    """What strace wrote as C does: `\\n`, and bytes beyond ASCII in octal."""
+    return (
+        text.encode("latin-1", "backslashreplace").decode("unicode_escape").encode("latin-1").decode(errors="replace")
+    )
+
+
+def calls(log: Path) -> list[Call]:
+    """The calls of a trace by `strace -f -y`, those too that were interrupted by another process's."""
+    begun: dict[str, str] = {}
+    found = []
+    for line in log.read_text(errors="replace").splitlines():
+        if half := UNFINISHED.match(line):
+            begun[half[1]] = half[2]
+            continue
+        if rest := RESUMED.match(line):
+            line = f"{rest[1]} {begun.pop(rest[1], '')}{rest[2]}"
+        if whole := FINISHED.match(line):
+            found.append(Call(whole[2], whole[3], whole[4]))
+    return found
+
+
+Traced = Callable[..., list[Call]]
+
+
+@pytest.fixture
+def traced(
     kuulo_command: list[str],
     kuulo_environment: dict[str, str],
     needs_program: Callable[[str], str],
     tmp_path: Path,
+) -> Traced:
+    """Runs the command line under strace, in a home and with every variable of the table of caches leading to `traps`,
+    as if for other tools; checks what holds for every run, and gives the calls."""
+    strace = needs_program("strace")
+    home, scratch, traps = Path(kuulo_environment["HOME"]), Path(kuulo_environment["TMPDIR"]), tmp_path / "traps"
+
+    def run(*arguments: str | Path, written: Path) -> list[Call]:
+        log = tmp_path / "trace"
+        leading = {name for cache in caches.CACHES for name in (cache.variable, *cache.older) if name}
+        leading -= {*kuulo_environment, *caches.TEMPORARY}
+        ours = caches.OFFLINE.keys()  # what Kuulo has to set is not set for it
+        environment = {name: value for name, value in kuulo_environment.items() if name not in ours}
+        environment |= {name: str(traps / name) for name in leading} | {"PYTHONDONTWRITEBYTECODE": "1"}
+        environment |= dict.fromkeys(caches.SECRETS, "secret-of-the-user")
+        names = ",".join(sorted("?" + name for name in MAKES | OPENS | SENDS))
+        trace = [strace, "-f", "-qq", "-y", "-s", "4096", "-o", str(log), "-e", f"trace={names}", "--"]
+        command = [*trace, *kuulo_command, *map(str, arguments)]
+        before = sorted(home.rglob("*"))
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+        if "ptrace" in done.stderr and not log.exists():
+            pytest.skip(f"strace may not trace here: {done.stderr[:200]}")
+        assert done.returncode == 0, done.stderr
+        made = calls(log)
+        assert len(made) > 100 and any(call.changes for call in made)
+        changed = {path for call in made if call.changes for path in call.paths()}
+        allowed = tuple(f"{folder}/" for folder in (written, scratch, "/proc", "/dev", "/sys/fs/cgroup"))
+        assert {path for path in changed if not path.startswith(allowed) and path != str(written)} == set()
+        assert outside(made) == []
+        assert list(scratch.iterdir()) == [], "scratch is empty in the end"
+        assert sorted(home.rglob("*")) == before, "the home is as it was"
+        assert not traps.exists(), "no library follows variables that are for other tools"
+        seen = {path for call in made for path in call.paths() if str(traps) in path}
+        assert seen == set(), "nor looks there"
+        return made
+
+    return run
+
+
+def outside(made: Iterable[Call]) -> list[Call]:
+    """Calls that would reach another machine, also those that failed."""
+    reaching = [call for call in made if call.name in SENDS and re.search(r"AF_INET6?\b", call.arguments)]
+    return [call for call in reaching if "htons(0)" not in call.arguments]
+
+
+def needs_engine(name: str) -> None:
+    if not engines.installed(engines.spec(name)):
+        pytest.skip(f"{name} is not installed here")
+
+
+def marked(names: Iterable[str]) -> list[object]:
+    return [pytest.param(name, marks=pytest.mark.engine(name)) for name in names]
+
+
+@pytest.mark.parametrize("engine", marked(spec.name for spec in engines.specs()))
+def test_a_run_stays_on_the_machine_and_in_its_folders(
+    engine: str, miniature: Miniature, traced: Traced, tmp_path: Path
 ) -> None:
-    log = tmp_path / "trace"
-    command = [*kuulo_command, "transcribe", str(miniature.clip("three_children").path), "-e", engine, "--word-times"]
-    command += ["-o", str(tmp_path / "out"), "-f", "all", "--speech-detection"]
+    needs_engine(engine)
+    out = tmp_path / "out $(touch x) 'ä'"
+    command = ["transcribe", miniature.clip("three_children").path, "-e", engine, "--word-times"]
+    command += ["-o", out, "-f", "all", "--speech-detection"]
     if engine in MODELS:
-        command += ["-m", str(miniature.path(MODELS[engine])), "--beam-size", "1"]
-    trace = [needs_program("strace"), "-f", "-qq", "-o", str(log), "-e", f"trace={CALLS}", "--", *command]
-    ours = ("HF_", "ORT_", "PYANNOTE_", "TRANSFORMERS_")  # what Kuulo has to set is not set for it
-    environment = {k: v for k, v in kuulo_environment.items() if not k.startswith(ours)}
-    environment["PYTHONDONTWRITEBYTECODE"] = "1"
-    done = subprocess.run(trace, env=environment, capture_output=True, text=True, check=False, timeout=300)
-    if "ptrace" in done.stderr and not log.exists():
-        pytest.skip(f"strace may not trace here: {done.stderr[:200]}")
-    assert done.returncode == 0, done.stderr
-    calls = log.read_text(errors="replace").splitlines()
-    assert len(calls) > 100
-    outside = [c for c in calls if re.search(r"(connect|sendto)\(.*AF_INET6?\b", c) and "htons(0)" not in c]
-    assert outside == []
-    allowed = (str(tmp_path / "out"), kuulo_environment["TMPDIR"], "/dev/", "/proc/")
-    written = {
-        path
-        for call in calls
-        if re.search(r"O_WRONLY|O_RDWR|O_CREAT|\b(creat|mkdir|mkdirat|rename\w*)\(", call) and " = -1 " not in call
-        for path in re.findall(r'"(/[^"]*)"', call)
-    }
-    assert {p for p in written if not p.startswith(allowed)} == set()
-    assert list(Path(kuulo_environment["TMPDIR"]).iterdir()) == []
-    assert [p for p in Path(kuulo_environment["HOME"]).rglob("*") if p.is_file()] == []
+        command += ["-m", miniature.path(MODELS[engine]), "--beam-size", "1"]
+    made = traced(*command, written=out)
+    if engine in MODELS:
+        read = {path for call in made if call.name in OPENS and not call.failed for path in call.paths()}
+        assert any(path.startswith(str(miniature.path(MODELS[engine]))) for path in read), "the trace sees the worker"
+
+
+@pytest.mark.parametrize("engine", marked(spec.name for spec in engines.specs("diarize")))
+def test_so_does_one_that_tells_speakers_apart(
+    engine: str, miniature: Miniature, traced: Traced, tmp_path: Path
+) -> None:
+    needs_engine(engine)
+    command = ["transcribe", miniature.clip("three_children").path, "-o", tmp_path / "out", "--speech-detection"]
+    command += ["-m", miniature.path("ct2"), "--speaker-engine", engine]
+    if engine == "sherpa-speakers":
+        command += ["--speaker-model", speaker_models.sherpa_folder(tmp_path / "pipeline")]
+    if engine == "channels":
+        command[1] = Path(__file__).parent / "audio" / "stereo_diarization.flac"
+    made = traced(*command, "--speakers", "channels" if engine == "channels" else "auto", written=tmp_path / "out")
+    assert any("silero" in path for call in made for path in call.paths()), "speech was looked for"
+
+
+def test_what_a_trace_is_read_for_is_found(needs_program: Callable[[str], str], tmp_path: Path) -> None:
+    """The reader of traces itself: relative names, descriptors, odd names, failures, threads."""
+    code = """
+import os, socket, threading
+os.mkdir("a b"); os.chdir("a b")
+fd = os.open(".", os.O_RDONLY)
+os.close(os.open("made \\n'ä'", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+os.symlink("/nowhere", "link"); os.rename("link", "moved", src_dir_fd=fd, dst_dir_fd=fd)
+for call in (lambda: os.mkdir("/proc/no"), lambda: os.unlink("none")):
+    try: call()
+    except OSError: pass
+open("/dev/null").close()
+with socket.socket() as s:
+    s.setblocking(False)
+    try: s.connect(("192.0.2.1", 9))
+    except OSError: pass
+"""
+    log = tmp_path / "log"
+    names = ",".join("?" + name for name in MAKES | OPENS | SENDS)
+    trace = [needs_program("strace"), "-f", "-qq", "-y", "-o", str(log), "-e", f"trace={names}", "--"]
+    done = subprocess.run([*trace, shutil.which("python3") or "python3", "-c", code], cwd=tmp_path, check=False)
+    assert done.returncode == 0
+    made = calls(log)
+    changed = {path for call in made if call.changes for path in call.paths()}
+    inside = tmp_path / "a b"
+    assert {"/?/a b", "/?/link", str(inside / "moved")} <= changed, "a name without a folder is nowhere that is allowed"
+    assert len([path for path in changed if path.startswith(f"{inside}/made")]) == 1
+    assert not [path for path in changed if path.startswith("/proc") or path.endswith("/none")]
+    assert len(outside(made)) == 1

@@ -56,8 +56,11 @@ def run(engine: str, program: str | None, dry_run: bool, arguments: tuple[str, .
 
 def start(files: Site, engine: str, program: str | None, arguments: Sequence[str], *, dry_run: bool) -> int:
     """A program where the engine is, or a shell for None: its exit code. `dry_run`: the command is printed instead."""
+    from kuulo import caches
+
     environment = files.environments().find(engine)
     with tempfile.TemporaryDirectory(prefix="kuulo-run-") as folder:
+        caches.make(Path(folder))
         scratch = Path("SCRATCH") if dry_run else Path(folder)
         if environment is not None and environment.image:
             command, environ = _in_image(files, environment, program, arguments, scratch, dry_run)

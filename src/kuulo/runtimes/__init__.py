@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
-from kuulo.runtimes.here import CACHES, Here
+from kuulo import caches
+from kuulo.runtimes.here import Here
 
 if TYPE_CHECKING:
     from kuulo.environments.installed import Environment
@@ -47,8 +48,7 @@ def of(environment: Environment | None) -> Runtime:
 
 def make_room(runtime: Runtime, scratch: Path) -> None:
     """Scratch, ready for programs of the runtime. Raises OSError, KuuloError."""
-    for folder in CACHES.values():
-        (scratch / folder).mkdir(parents=True, exist_ok=True)
+    caches.make(scratch)
     runtime.prepare(scratch)
 
 

@@ -7,33 +7,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-OFFLINE = {
-    "DO_NOT_TRACK": "1",
-    "HF_DATASETS_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_UPDATE_CHECK": "1",
-    "HF_HUB_OFFLINE": "1",
-    "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime's wheels report to their maker unless told not to (Privacy.md)
-    "PYANNOTE_METRICS_ENABLED": "0",
-    "TRANSFORMERS_OFFLINE": "1",
-}
+from kuulo import caches
+from kuulo.caches import OFFLINE
 
-CACHES = {
-    "CUDA_CACHE_PATH": "cuda",
-    "HF_HOME": "huggingface",
-    "HOME": "home",
-    "JOBLIB_TEMP_FOLDER": "joblib",
-    "MPLCONFIGDIR": "matplotlib",
-    "NLTK_DATA": "nltk",
-    "NUMBA_CACHE_DIR": "numba",
-    "TMPDIR": "tmp",
-    "TORCHINDUCTOR_CACHE_DIR": "inductor",
-    "TORCH_HOME": "torch",
-    "TRITON_HOME": "triton",
-    "XDG_CACHE_HOME": "cache",
-    "XDG_CONFIG_HOME": "config",
-    "XDG_DATA_HOME": "data",
-}
+CACHES = caches.PRIVATE
 """Variables that decide where libraries write, and the folders in scratch that they get."""
 
 KEEP_MEMORY = {
@@ -62,8 +39,10 @@ class Here:
 def for_program(scratch: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """For an engine's own program: offline, with caches in `scratch`, and nothing else changed. Home and temporary
     folder are the user's."""
-    caches = {name: str(scratch / folder) for name, folder in CACHES.items() if name not in ("HOME", "TMPDIR")}
-    return {**environ, **OFFLINE, **caches}
+    users = ("HOME", *caches.TEMPORARY)
+    kept = {name: environ[name] for name in users if name in environ}
+    private = {name: str(scratch / folder) for name, folder in CACHES.items() if name not in users}
+    return {**caches.without(environ), **kept, **OFFLINE, **private}
 
 
 def worker_environment(scratch: Path, environ: Mapping[str, str]) -> dict[str, str]:
@@ -71,7 +50,7 @@ def worker_environment(scratch: Path, environ: Mapping[str, str]) -> dict[str, s
     private = {name: str(scratch / folder) for name, folder in CACHES.items()}
     return {
         **KEEP_MEMORY,
-        **environ,
+        **caches.without(environ),
         **OFFLINE,
         **private,
         # Not as many as the worker's threads: with one, some of OpenBLAS's kernels round differently than with more,
