@@ -1,0 +1,208 @@
+"""What other tools left in a home: their caches, with sizes, and when they were last used.
+
+Reads names and sizes, never a file's content. Links are not followed: what one leads to is not the cache's. Sizes are
+those of files (`bytes`) and of what they take on the disk (`disk_bytes`); a file with several names counts once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kuulo import caches
+from kuulo.caches import Cache, Place
+
+BLOCK = 512
+"""Bytes in a block of st_blocks, whatever the file system's are. (inode(7))"""
+
+TROUBLES = 5
+"""How many paths that cannot be read are told of each cache."""
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A cache that is there. `path`: its folder or file. `link`: the part of the path that is a link to elsewhere,
+    which is why nothing was counted. `yours`: whether it belongs to who asks. `last_used`: seconds since 1970, the
+    newest time at which one of its files was read or written, where the file system keeps such times. `unreadable`:
+    paths that could not be counted."""
+
+    cache: Cache
+    place: Place
+    bytes: int = 0
+    disk_bytes: int = 0
+    files: int = 0
+    last_used: float | None = None
+    link: Path | None = None
+    yours: bool = True
+    unreadable: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.cache.name
+
+    @property
+    def path(self) -> Path:
+        return self.place.path
+
+
+def find(environ: Mapping[str, str] = os.environ) -> list[Leftover]:
+    """The caches of other tools that hold something, with these variables; the largest first, then what no purge of all
+    takes. Never raises."""
+    seen: set[tuple[int, int]] = set()
+    paths: set[Path] = set()
+    found = []
+    for cache in caches.CACHES:
+        for place in caches.places(cache, environ) if cache.name else ():
+            if place.path in paths:
+                continue
+            leftover = _look(cache, place, seen)
+            if leftover is not None:
+                paths.add(place.path)
+                found.append(leftover)
+    return sorted(found, key=lambda one: (one.cache.kind == caches.KEPT, -one.disk_bytes, one.name))
+
+
+def entries(cache: Cache, folder: int | Path) -> list[os.DirEntry[str]]:
+    """What in the cache's folder (a path or a descriptor) is its library's. Raises OSError."""
+    with os.scandir(folder) as listed:
+        found = sorted(listed, key=lambda entry: entry.name)
+    if not cache.parts:
+        return found
+    return [entry for entry in found if any(fnmatch.fnmatchcase(entry.name, part) for part in cache.parts)]
+
+
+def link_in(place: Place) -> Path | None:
+    """The first part of the path, below its base, that is a link."""
+    path = place.base
+    for part in Path(place.below).parts:
+        path = path / part
+        if path.is_symlink():
+            return path
+    return None
+
+
+def others_in(leftover: Leftover, environ: Mapping[str, str] = os.environ) -> list[Path]:
+    """What is inside it of another library, or what nothing brings back, and would be taken with it."""
+    own = {entry.name for entry in entries(leftover.cache, leftover.path)} if leftover.path.is_dir() else set()
+    found = []
+    for cache in caches.CACHES:
+        if cache.name and cache is not leftover.cache and (cache.kind == caches.KEPT or not _same(cache, leftover)):
+            for path in (place.path for place in caches.places(cache, environ)):
+                inside = path != leftover.path and path.is_relative_to(leftover.path) and os.path.lexists(path)
+                if inside and path.relative_to(leftover.path).parts[0] in own:
+                    found.append(path)
+    return found
+
+
+def _same(cache: Cache, leftover: Leftover) -> bool:
+    return cache.library == leftover.cache.library
+
+
+@dataclass
+class _Count:
+    """What was counted so far. `seen`: files with several names, of all caches."""
+
+    seen: set[tuple[int, int]]
+    bytes: int = 0
+    disk_bytes: int = 0
+    files: int = 0
+    last_used: float | None = None
+    unreadable: list[str] = field(default_factory=list)
+
+    def add(self, status: os.stat_result) -> None:
+        if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+            if (status.st_dev, status.st_ino) in self.seen:
+                return
+            self.seen.add((status.st_dev, status.st_ino))
+        self.disk_bytes += status.st_blocks * BLOCK
+        if not stat.S_ISDIR(status.st_mode):
+            self.bytes += status.st_size
+            self.files += 1
+            self.last_used = max(self.last_used or 0.0, status.st_atime, status.st_mtime)
+
+    def trouble(self, path: str) -> None:
+        if len(self.unreadable) < TROUBLES:
+            self.unreadable.append(path)
+
+
+def _look(cache: Cache, place: Place, seen: set[tuple[int, int]]) -> Leftover | None:
+    link = link_in(place)
+    if link is not None:
+        return Leftover(cache, place, link=link) if os.path.lexists(place.path) else None
+    try:
+        status = place.path.stat()  # the base may be a link: the user chose it
+    except OSError:
+        return None
+    count = _Count(seen)
+    if not stat.S_ISDIR(status.st_mode):
+        count.add(status)
+    else:
+        try:
+            for entry in entries(cache, place.path):
+                _walk(entry, status.st_dev, count)
+        except OSError:
+            count.trouble(str(place.path))
+    if not count.files and not count.unreadable:
+        return None
+    return Leftover(
+        cache, place, count.bytes, count.disk_bytes, count.files, count.last_used,
+        yours=status.st_uid == os.getuid(), unreadable=tuple(count.unreadable),
+    )  # fmt: skip
+
+
+def _walk(first: os.DirEntry[str], device: int, count: _Count) -> None:
+    """Counts an entry and all below, on the same file system."""
+    waiting = [first]
+    while waiting:
+        entry = waiting.pop()
+        try:
+            status = entry.stat(follow_symlinks=False)
+            if status.st_dev != device:
+                count.trouble(entry.path)
+                continue
+            count.add(status)
+            if stat.S_ISDIR(status.st_mode):
+                with os.scandir(entry.path) as below:
+                    waiting.extend(below)
+        except OSError:
+            count.trouble(entry.path)
+
+
+@dataclass(frozen=True)
+class Process:
+    """A running process that has a cache's file open, or in its memory."""
+
+    pid: int
+    name: str
+    path: str
+
+
+def users(path: Path) -> list[Process]:
+    """Processes that use files at or below a path; of others' processes only root sees what they have open."""
+    real = os.path.realpath(path)
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        used = next((name for name in _open_in(folder) if name == real or name.startswith(f"{real}/")), None)
+        if used:
+            with contextlib.suppress(OSError):
+                name = (folder / "comm").read_text(encoding="utf-8", errors="replace").strip()
+                found.append(Process(int(folder.name), name, used))
+    return sorted(found, key=lambda process: process.pid)
+
+
+def _open_in(process: Path) -> Iterator[str]:
+    """Paths that a process has: its folder, open files, and what is mapped into its memory."""
+    with contextlib.suppress(OSError):
+        for descriptor in [process / "cwd", *(process / "fd").iterdir()]:
+            with contextlib.suppress(OSError):
+                yield str(descriptor.readlink())
+    with contextlib.suppress(OSError), (process / "maps").open(encoding="utf-8", errors="surrogateescape") as maps:
+        for line in maps:
+            name = line.rstrip("\n").partition("/")[2]
+            if name:
+                yield f"/{name}"
