@@ -6,18 +6,23 @@ import hashlib
 import json
 import multiprocessing
 import os
+import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import pipelines
 import tiny
 from kuulo.errors import ModelMissing, UsageError
-from kuulo.models import adding, built_in, catalog, check, files, paths, store
+from kuulo.models import adding, built_in, catalog, check, files, paths, store, verifying
 from kuulo.models.manifest import Repository
 from kuulo.models.store import Store
 from kuulo.models.stores import Stores, stores_from
 
+Kuulo = Callable[..., subprocess.CompletedProcess[str]]
 ALL = ("ct2", "ggml", "pt", "hf", "onnx")
 
 
@@ -215,6 +220,107 @@ def test_verify_finds_each_kind_of_damage_and_resolve_the_cheap_ones(mine: Store
     assert seen >= len(weights)
     with pytest.raises(ModelMissing, match=r"config\.json is missing"):
         layered(mine.folder).resolve("m", ALL)
+
+
+# ---------------------------------------------------------------------- verifying again
+
+
+def verified(
+    stores: Stores, state: Path, *, after: float = 0.0, progress: Any = None
+) -> tuple[list[verifying.Verified], int]:
+    """What was found, and how many bytes were not passed over."""
+    going = verifying.verify(stores.list(), verifying.Marks(state), after=after, threads=3, progress=progress)
+    found = list(going)
+    read = [file.bytes for one in found for file in one.ref.files if file.path not in one.passed_over]
+    return found, sum(read)
+
+
+@pytest.fixture
+def several(mine: Store, tmp_path: Path) -> Stores:
+    for format_ in ALL:
+        adding.add(mine, tiny.make(format_, tmp_path / "made" / f"m ä-{format_}"), name="m")
+    adding.add(mine, pipelines.pyannote(tmp_path / "made" / "own"))
+    return layered(mine.folder)
+
+
+def test_what_was_right_is_not_read_again_until_it_changes(several: Stores, tmp_path: Path) -> None:
+    state = tmp_path / "state" / "verified.jsonl"
+    whole = sum(ref.bytes for ref in several.list())
+    seen: list[int] = []
+    found, read = verified(several, state, after=float("inf"), progress=seen.append)
+    assert read == whole == sum(seen) and all(one.sound and not one.passed_over for one in found)
+    assert [one.ref for one in found] == several.list(), "in their order, whichever is done first"
+    found, read = verified(several, state)
+    assert read == 0 and all(one.sound and len(one.passed_over) == len(one.ref.files) for one in found)
+    assert verified(several, state, after=float("inf"))[1] == whole, "all is read where nothing is said"
+    assert verified(several, state, after=time.time() + 10)[1] == whole, "nor is what is older passed over"
+    ref = several.resolve("m", ("ggml",))
+    weights = bytearray(ref.path.read_bytes())
+    before = ref.path.stat()
+    weights[-1] ^= 1
+    ref.path.write_bytes(weights)
+    os.utime(ref.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    found, read = verified(several, state)
+    assert read == ref.bytes, "a time that was set back hides nothing"
+    assert [one.ref for one in found if not one.sound] == [ref]
+    assert verified(several, state)[1] == ref.bytes, "what is not right is never remembered"
+
+
+def test_another_digest_in_the_manifest_is_another_file(several: Stores, tmp_path: Path) -> None:
+    state = tmp_path / "verified.jsonl"
+    verified(several, state)
+    ref = several.resolve("m", ("pt",))
+    told = json.loads((ref.folder / "kuulo-model.json").read_text())
+    told["files"][0]["sha256"] = "0" * 64
+    (ref.folder / "kuulo-model.json").write_text(json.dumps(told))
+    found, read = verified(several, state)
+    assert read == ref.bytes and [one.ref.format for one in found if not one.sound] == ["pt"]
+
+
+def test_one_that_was_stopped_goes_on(several: Stores, tmp_path: Path) -> None:
+    state = tmp_path / "verified.jsonl"
+    whole = sum(ref.bytes for ref in several.list())
+    going = verifying.verify(several.list(), verifying.Marks(state), after=0.0, threads=1)
+    first = next(going)
+    going.close()
+    _, read = verified(several, state)
+    assert first.sound and 0 < read <= whole - first.ref.bytes
+
+
+@pytest.mark.parametrize("rest", ["", "{", "[]\n", '{"path": "/x"}\n', '{"path": "/x", "more": 1}\n', "\0\xff\n"])
+def test_a_broken_state_file_is_passed_over(rest: str, several: Stores, tmp_path: Path) -> None:
+    state = tmp_path / "verified.jsonl"
+    verified(several, state)
+    state.write_bytes(rest.encode("latin-1") + state.read_bytes()[: -len(rest) or None])
+    assert all(one.sound for one in verified(several, state)[0])
+    whole = sum(len(ref.files) for ref in several.list())
+    state.write_bytes(state.read_bytes() * 50)
+    assert verified(several, state)[1] == 0
+    assert len(state.read_text().splitlines()) <= whole, "and what is said twice is made one"
+
+
+def test_a_state_file_that_cannot_be_written_hinders_nothing(several: Stores, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    marks = verifying.Marks(tmp_path / "file" / "verified.jsonl")
+    assert all(one.sound for one in verifying.verify(several.list(), marks, after=0.0, threads=2))
+    assert isinstance(marks.trouble, OSError)
+
+
+def test_verify_by_the_command(several: Stores, kuulo: Kuulo) -> None:
+    env = {"KUULO_STORE": str(several.writable.folder)}
+    for _ in range(2):
+        assert "not read" not in kuulo("models", "verify", "--threads", "2", env=env).stdout, "nothing is remembered"
+    assert "not read" not in kuulo("models", "verify", "--since", "0", env=env).stdout
+    again = kuulo("models", "verify", "m", "--since", "1", env=env)
+    assert again.returncode == 0 and again.stdout.count("files not read: right on 2") == len(ALL), again.stderr
+    ref = several.resolve("m", ("ct2",))
+    (ref.folder / "config.json").write_text("{}")
+    told = kuulo("models", "verify", "--since", "0.5", "--json", env=env)
+    assert told.returncode == 3
+    rows = {row["format"]: row for row in json.loads(told.stdout)["models"]}
+    assert [format_ for format_, row in rows.items() if not row["ok"]] == ["ct2"]
+    states = {file["path"]: (file["state"], file["read"]) for file in rows["ct2"]["files"]}
+    assert states["config.json"] == ("changed", True) and states["model.bin"] == ("ok", False)
 
 
 def test_a_snapshot_of_the_hubs_cache_has_its_repositorys_name(mine: Store, tmp_path: Path) -> None:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kuulo import miniature
+from kuulo.cli import bundles
 from kuulo.errors import EXIT_CANNOT_RUN, ModelMissing, UsageError
 
 if TYPE_CHECKING:
     from kuulo.engines.base import EngineSpec
     from kuulo.models.manifest import ModelRef
     from kuulo.models.stores import Stores
+    from kuulo.models.verifying import Verified
 
 FORMAT_NAMES = ("ct2", "ggml", "hf", "onnx", "pt", "pyannote", "speakers-onnx")
 
@@ -35,7 +37,12 @@ def models() -> None:
     kuulo models pull small          from the network: the only command that uses it
     kuulo models pull speakers       a pipeline that tells speakers apart
     kuulo models add ./my-model      a folder or file that you have
+    kuulo models bundle -o FILE.tar  models to carry to a machine without a network
     """
+
+
+models.add_command(bundles.bundle)
+models.add_command(bundles.unbundle)
 
 
 @models.command("list")
@@ -46,12 +53,12 @@ def list_(catalog: bool, as_json: bool) -> None:
     if catalog:
         _show_catalog(as_json)
         return
-    stores = _stores()
-    rows = [_row(ref) for ref in stores.list()]
-    troubles = stores.troubles()
+    layers = stores()
+    rows = [_row(ref) for ref in layers.list()]
+    troubles = layers.troubles()
     if as_json:
         bad = [{"path": str(t.path), "problem": t.problem} for t in troubles]
-        folders = [{"path": str(s.folder), "writable": s.writable} for s in stores.layers]
+        folders = [{"path": str(s.folder), "writable": s.writable} for s in layers.layers]
         own = {"name": miniature.NAME, "bytes": miniature.size(), "note": miniature.NOTE}
         answer = {"schema": 1, "models": rows, "built_in": [own], "stores": folders, "problems": bad}
         click.echo(json.dumps(answer, indent=1))
@@ -65,7 +72,7 @@ def list_(catalog: bool, as_json: bool) -> None:
                     r["task"],
                     r["format"],
                     ", ".join(r["engines"]),
-                    _size(r["bytes"]),
+                    size(r["bytes"]),
                     _languages(r) if r["task"] == "transcribe" else None,
                     r["licence"],
                     r["store"],
@@ -74,8 +81,8 @@ def list_(catalog: bool, as_json: bool) -> None:
             ],
         )
     else:
-        click.echo(f"no models in {stores}\nkuulo models pull small", err=True)
-    click.echo(f"built in: {miniature.NAME}, {_size(miniature.size())}. {miniature.NOTE}")
+        click.echo(f"no models in {layers}\nkuulo models pull small", err=True)
+    click.echo(f"built in: {miniature.NAME}, {size(miniature.size())}. {miniature.NOTE}")
     for trouble in troubles:
         click.echo(f"{click.style('broken:', fg='yellow')} {trouble.path}: {trouble.problem}", err=True)
 
@@ -85,7 +92,7 @@ def list_(catalog: bool, as_json: bool) -> None:
 @_format
 def path(name: str, format_: str | None) -> None:
     """Print where a model is: its folder, or its file."""
-    click.echo(str(_stores().resolve(name, (format_,) if format_ else _formats()).path))
+    click.echo(str(stores().resolve(name, (format_,) if format_ else _formats()).path))
 
 
 @models.command()
@@ -99,9 +106,9 @@ def add(path: Path, name: str | None, format_: str | None, link: bool, replace: 
     """Put a model folder or file of yours into the store. Its format is found out, and its files are checked."""
     from kuulo.models import adding
 
-    with _bar("adding", _bytes_in(path)) as advance:
+    with bar("adding", _bytes_in(path)) as advance:
         ref = adding.add(
-            _stores().writable, path, name=name, format_=format_, link=link, replace=replace, progress=advance
+            stores().writable, path, name=name, format_=format_, link=link, replace=replace, progress=advance
         )
     _say_added(ref, as_json)
 
@@ -140,10 +147,10 @@ def pull(
             raise UsageError(f"{name} is built in: it has one revision and one name", do="leave the option out")
         _say_added(_write_built_in(format_, replace=replace), as_json)
         return
-    with _bar("pulling", None) as advance:
+    with bar("pulling", None) as advance:
         ref = puller.pull(
             name,
-            _stores().writable,
+            stores().writable,
             format_,
             revision=revision,
             rename=rename,
@@ -157,36 +164,73 @@ def pull(
 @models.command()
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @_format
+@click.option(
+    "--since",
+    "days",
+    type=click.FloatRange(min=0),
+    metavar="DAYS",
+    help="Read only what was not read and right in so many days, or changed since; remember what is read.",
+)
+@click.option(
+    "--threads", type=click.IntRange(1, 64), help="How many files to read at a time; default: as cores, up to 8."
+)
 @_json
-def verify(names: Sequence[str], format_: str | None, as_json: bool) -> int:
-    """Read every file again and compare it with the digest in the manifest. Without names: all models."""
-    from kuulo.models import check
-    from kuulo.models.files import verify as read_again
+def verify(names: Sequence[str], format_: str | None, days: float | None, threads: int | None, as_json: bool) -> int:
+    """Read every file again and compare it with the digest in the manifest. Without names: all models.
 
-    refs = _chosen(names, format_)
-    results = []
-    with _bar("verifying", sum(ref.bytes for ref in refs)) as advance:
-        for ref in refs:
-            states = list(read_again(ref, advance))
-            problems = [] if any(s.state != "ok" for s in states) else check.problems(ref.format, ref.path)
-            results.append((ref, states, problems))
-    good = True
-    rows = []
-    for ref, states, problems in results:
-        sound = not problems and all(s.state in ("ok", "extra") for s in states)
-        good = good and sound
-        files = [{"path": s.path, "state": s.state, "bytes": s.bytes} for s in states]
-        rows.append({**_row(ref), "ok": sound, "files": files, "problems": problems})
-        if not as_json:
-            click.echo(f"{ref.name} ({ref.format}): {'ok' if sound else 'NOT OK'}")
-            for state in states:
-                if state.state != "ok":
-                    click.echo(f"  {state.state}: {state.path}")
-            for problem in problems:
-                click.echo(f"  {problem}")
+    With --since, files that were right are remembered, one by one: the same command goes on where one was stopped, and
+    --since 30 reads what was not read in a month. A file that was written to since is always read.
+    """
+    import time
+
+    from kuulo import machine, site
+    from kuulo.models import verifying
+
+    refs = chosen(names, format_)
+    marks = verifying.Marks(site.user_state_folder() / "verified.jsonl" if days is not None else None)
+    after = time.time() - days * 86_400 if days is not None else float("inf")
+    threads = threads or min(machine.cores(), verifying.MOST_THREADS)
+    good, rows = True, []
+    try:
+        with bar("verifying", sum(ref.bytes for ref in refs)) as advance:
+            for one in verifying.verify(refs, marks, after=after, threads=threads, progress=advance):
+                good = good and one.sound
+                rows.append(_verified_row(one))
+                if not as_json:
+                    _say_verified(one)
+    except KeyboardInterrupt:
+        if days is not None:
+            click.echo("what was right so far is remembered: the same command goes on from here", err=True)
+        raise
     if as_json:
         click.echo(json.dumps({"schema": 1, "ok": good, "models": rows}, indent=1))
+    if marks.trouble:
+        click.echo(f"what was right is not remembered: {marks.path}: {marks.trouble.strerror}", err=True)
     return 0 if good else EXIT_CANNOT_RUN
+
+
+def _verified_row(one: Verified) -> dict[str, Any]:
+    files = [
+        {"path": s.path, "state": s.state, "bytes": s.bytes, "read": s.path not in one.passed_over} for s in one.states
+    ]
+    return {**_row(one.ref), "ok": one.sound, "files": files, "problems": list(one.problems)}
+
+
+def _say_verified(one: Verified) -> None:
+    """At once, so that one that is stopped has told what it found."""
+    import datetime
+
+    said = "ok" if one.sound else "NOT OK"
+    if one.passed_over:
+        first = datetime.datetime.fromtimestamp(min(one.passed_over.values())).astimezone()
+        total = len(one.ref.files)
+        said += f" ({len(one.passed_over)} of {total} files not read: right on {first:%Y-%m-%d %H:%M}, unchanged)"
+    click.echo(f"{one.ref.name} ({one.ref.format}): {said}")
+    for state in one.states:
+        if state.state != "ok":
+            click.echo(f"  {state.state}: {state.path}")
+    for problem in one.problems:
+        click.echo(f"  {problem}")
 
 
 @models.command()
@@ -195,7 +239,7 @@ def verify(names: Sequence[str], format_: str | None, as_json: bool) -> int:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def remove(name: str, format_: str | None, yes: bool) -> None:
     """Delete a model from your store. The site's are not touched."""
-    store = _stores().writable
+    store = stores().writable
     formats = [f for f in ([format_] if format_ else FORMAT_NAMES) if store.place(name, f).is_dir()]
     if not formats:
         raise ModelMissing(f"your store has no model {name}", looked_at=str(store.folder), do="kuulo models list")
@@ -210,10 +254,10 @@ def _write_built_in(format_: str | None, *, replace: bool) -> ModelRef:
     from kuulo.models import built_in
 
     click.echo(f"{miniature.NAME} is built in: it is written from Kuulo's own files, without a network", err=True)
-    return built_in.write(_stores().writable, format_ or built_in.able(_formats())[0], replace=replace)
+    return built_in.write(stores().writable, format_ or built_in.able(_formats())[0], replace=replace)
 
 
-def _stores() -> Stores:
+def stores() -> Stores:
     from kuulo import site
 
     found: Stores = site.load().model_stores()
@@ -250,17 +294,17 @@ def _format_for(engine: str, name: str) -> str:
     return next((f for f in formats if entry and f in entry.sources), formats[0])
 
 
-def _chosen(names: Sequence[str], format_: str | None) -> list[ModelRef]:
+def chosen(names: Sequence[str], format_: str | None) -> list[ModelRef]:
     from kuulo.models import catalog
 
-    refs = [ref for ref in _stores().list() if format_ in (None, ref.format)]
+    refs = [ref for ref in stores().list() if format_ in (None, ref.format)]
     if not names:
         return refs
     wanted = {catalog.canonical(name) for name in names} | set(names)
     for name in names:
         if not any(ref.name in (name, catalog.canonical(name)) for ref in refs):
             do = f"kuulo models pull {name}" if name == miniature.NAME else "kuulo models list"
-            raise ModelMissing(f"no store has a model {name}", looked_at=str(_stores()), do=do)
+            raise ModelMissing(f"no store has a model {name}", looked_at=str(stores()), do=do)
     return [ref for ref in refs if ref.name in wanted]
 
 
@@ -328,10 +372,10 @@ def _say_added(ref: ModelRef, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"schema": 1, "model": _row(ref)}, indent=1))
         return
-    click.echo(f"{ref.name} ({ref.format}, {_size(ref.bytes)}) is in {ref.folder}")
+    click.echo(f"{ref.name} ({ref.format}, {size(ref.bytes)}) is in {ref.folder}")
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
@@ -370,7 +414,7 @@ def _steps(advance: Callable[..., None]) -> Callable[[Any], None]:
 
 
 @contextmanager
-def _bar(label: str, total: int | None) -> Iterator[Callable[..., None]]:
+def bar(label: str, total: int | None) -> Iterator[Callable[..., None]]:
     """A bar on stderr, or nothing there when it is no terminal. Called with bytes to add, or done= and total=."""
     import sys
 
@@ -387,15 +431,15 @@ def _bar(label: str, total: int | None) -> Iterator[Callable[..., None]]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=total)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task(label, total=total)
 
         def advance(
             count: int = 0, *, done: int | None = None, total: int | None = None, label: str | None = None
         ) -> None:
             if done is None:
-                bar.advance(task, count)
+                shown.advance(task, count)
             else:
-                bar.update(task, completed=done, total=total, description=label)
+                shown.update(task, completed=done, total=total, description=label)
 
         yield advance

@@ -29,9 +29,20 @@ class FileState:
 def verify(ref: ModelRef, progress: Progress | None = None) -> Iterator[FileState]:
     """Reads every file of a model again and says whether it is what the manifest says; files beside them last."""
     for file in ref.files:
-        yield FileState(file.path, _state(ref.folder, file, progress), file.bytes)
+        yield state(ref.folder, file, progress)
+    yield from beside(ref)
+
+
+def state(folder: Path, file: ModelFile, progress: Progress | None = None) -> FileState:
+    """Reads one file of the model in `folder` again."""
+    return FileState(file.path, _state(folder, file, progress), file.bytes)
+
+
+def beside(ref: ModelRef) -> list[FileState]:
+    """What lies beside a model's files."""
     known = {file.path for file in ref.files} | {MANIFEST}
-    yield from _extra(ref.folder, known, {str(parent) for name in known for parent in PurePosixPath(name).parents})
+    folders = {str(parent) for name in known for parent in PurePosixPath(name).parents}
+    return list(_extra(ref.folder, known, folders))
 
 
 def _state(folder: Path, file: ModelFile, progress: Progress | None) -> str:
