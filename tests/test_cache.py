@@ -174,7 +174,7 @@ def test_all_that_is_in_a_home_is_found_with_sizes(home: Path, environ: dict[str
         ("HF_HUB_CACHE", "huggingface-hub", "models--c--d/x"),
         ("HUGGINGFACE_HUB_CACHE", "huggingface-hub", "models--c--d/x"),
         ("XDG_CACHE_HOME", "whisper", "whisper/x.pt"),
-        ("TORCH_HOME", "torch-hub", "hub/x"),
+        ("TORCH_HOME", "torch-hub", "hub/checkpoints/x"),
         ("TRITON_HOME", "triton", ".triton/cache/x"),
         ("TRITON_CACHE_DIR", "triton", "x"),
         ("NLTK_DATA", "nltk", "corpora/x"),
@@ -269,12 +269,14 @@ def test_folders_that_cannot_be_read_are_told(
     locked = home / ".cache" / "whisper" / "locked"
     write(locked / "x", 10)
     locked.chmod(0)
+    (home / ".triton").chmod(0)
     command = [sys.executable, "-c", WITHOUT_RIGHTS]
     if os.getuid() == 0:
         command = [needs_program("setpriv"), "--bounding-set=-all", "--inh-caps=-all", *command]
     env = {**os.environ, **environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     locked.chmod(0o700)
+    (home / ".triton").chmod(0o700)
     size, unreadable, problems, files = json.loads(done.stdout)
     assert size == 3_000_000 and unreadable == [str(locked)]
     assert problems == [f"{locked}: Permission denied"] and files == 1
@@ -327,21 +329,61 @@ def test_a_folder_that_became_a_link_meanwhile_is_not_followed(
 
 @pytest.mark.parametrize("where", ["", ".cache", "..", "../..", ".config"])
 def test_a_variable_that_names_a_home_is_no_cache(where: str, home: Path, environ: dict[str, str]) -> None:
-    environ = {**environ, "CUDA_CACHE_PATH": str((home / where).resolve())}
-    found = by_name(environ)["cuda"]
+    write(home / where / "something", 10)
+    environ = {**environ, "NEMO_CACHE_DIR": str((home / where).resolve())}
+    found = by_name(environ)["nemo"]
     why = purge.refusal(found, [], environ)
     assert why and "no cache's own folder" in why[0]
 
 
+@pytest.mark.parametrize(
+    ("variable", "name", "made", "ok"),
+    [
+        ("NLTK_DATA", "nltk", "scratch/corpora/mine.txt", False),
+        ("NLTK_DATA", "nltk", "mine/corpora/brown/x", True),
+        ("NEMO_HOME", "nemo-models", "scratch/models/mine", False),
+        ("NEMO_HOME", "nemo-models", "NeMo/models/theirs", True),
+        ("CUDA_CACHE_PATH", "cuda", "scratch/index", False),
+        ("HF_HOME", "huggingface-datasets", "scratch/datasets/mine", False),
+        ("HF_HOME", "huggingface-datasets", "hf/datasets/squad", True),
+        ("HF_HUB_CACHE", "huggingface-hub", "scratch/models--a--b", True),
+        ("APPTAINER_CACHEDIR", "apptainer", "scratch/cache/net/x", True),
+        ("TORCH_HOME", "torch-hub", "scratch/hub/checkpoints/x", True),
+    ],
+)
+def test_a_folder_that_is_shared_with_other_things_is_left(
+    variable: str, name: str, made: str, ok: bool, environ: dict[str, str], tmp_path: Path
+) -> None:
+    write(tmp_path / "at" / made, 10)
+    write(tmp_path / "at" / "scratch" / "thesis.txt", 10)
+    given = {**environ, variable: str(tmp_path / "at" / made.split("/")[0])}
+    found = by_name(given)[name]
+    assert found.bytes == 10
+    why = purge.refusal(found, [], given)
+    assert (why is None) is ok, why
+
+
+def test_a_temporary_folder_of_others_is_not_ours(home: Path, environ: dict[str, str], tmp_path: Path) -> None:
+    write(Path(environ["TMPDIR"]) / "gradio" / "x", 10)
+    assert "gradio" in by_name(environ)
+    if os.getuid() == 0:
+        os.chown(Path(environ["TMPDIR"]) / "gradio", 12345, 12345)
+        assert "gradio" not in by_name(environ)
+        os.chown(home / ".cache" / "whisper", 12345, 12345)
+        why = purge.refusal(by_name(environ)["whisper"], [], environ)
+        assert why and "another user" in why[0]
+
+
 def test_what_holds_another_tools_cache_or_a_token_is_refused(environ: dict[str, str], tmp_path: Path) -> None:
-    write(tmp_path / "all" / "x", 10)
-    write(tmp_path / "all" / "hf" / "hub" / "models--a--b" / "x", 10)
-    given = {**environ, "NEMO_CACHE_DIR": str(tmp_path / "all"), "HF_HOME": str(tmp_path / "all" / "hf")}
+    caches_ = tmp_path / "caches"
+    write(caches_ / "x", 10)
+    write(caches_ / "hf" / "hub" / "models--a--b" / "x", 10)
+    given = {**environ, "NEMO_CACHE_DIR": str(caches_), "HF_HOME": str(caches_ / "hf")}
     why = purge.refusal(by_name(given)["nemo"], [], given)
     assert why and "another tool's" in why[0]
-    write(tmp_path / "cuda" / "token", 10)
-    given = {**environ, "CUDA_CACHE_PATH": str(tmp_path / "cuda"), "HF_TOKEN_PATH": str(tmp_path / "cuda" / "token")}
-    why = purge.refusal(by_name(given)["cuda"], [], given)
+    write(tmp_path / "numba" / "token", 10)
+    given = {**environ, "NUMBA_CACHE_DIR": str(tmp_path / "numba"), "HF_TOKEN_PATH": str(tmp_path / "numba" / "token")}
+    why = purge.refusal(by_name(given)["numba"], [], given)
     assert why and "token" in why[0]
 
 

@@ -42,8 +42,8 @@ class Cache:
     `{X}` the folder of the variable X ("": nowhere, the library then has no such cache). `private`: its folder in a
     worker's scratch ("": a worker does not get the variable). `name`: what `kuulo cache` calls it ("": it is not
     listed, as its parts are, or it is not one library's). `kind`: of KINDS. `parts`: patterns of what in the folder is
-    the library's, where people share it with other things; without them all of it is. `older`: names that the variable
-    had."""
+    the library's, where people share it with other things; without them all of it is. `distinct`: nothing else has such
+    names. `older`: names that the variable had."""
 
     variable: str
     library: str
@@ -54,10 +54,21 @@ class Cache:
     kind: str = FETCHED
     parts: tuple[str, ...] = ()
     older: tuple[str, ...] = ()
+    distinct: bool = False
 
 
 HUB = ("models--*", "datasets--*", "spaces--*", "kernels--*", ".locks", "version.txt", "CACHEDIR.TAG")
 """What huggingface_hub makes in its cache."""
+
+DIGEST = "[0-9a-f]"
+"""A place of a digest."""
+
+UV = (
+    "archive-v[0-9]*", "binaries-v[0-9]*", "builds-v[0-9]*", "built-wheels-v[0-9]*", "environments-v[0-9]*",
+    "flat-index-v[0-9]*", "git-v[0-9]*", "interpreter-v[0-9]*", "python-v[0-9]*", "sdists-v[0-9]*", "simple-v[0-9]*",
+    "wheels-v[0-9]*", ".lock", ".gitignore", "CACHEDIR.TAG",
+)  # fmt: skip
+"""What uv makes in its cache: buckets with a version."""
 
 IMAGES = ("blob", "library", "net", "oci-tmp", "oras", "shub")
 """What Apptainer makes in its cache (`internal/pkg/cache/cache.go`)."""
@@ -81,7 +92,8 @@ CACHES: tuple[Cache, ...] = (
     Cache("", "Singularity", "{SINGULARITY_CACHEDIR}/cache", "layers of images that were pulled or built",
           name="singularity", parts=IMAGES),
     Cache("SINGULARITY_TMPDIR", "Singularity", "", "images while they are built", "singularity-tmp"),
-    Cache("CUDA_CACHE_PATH", "CUDA", "~/.nv/ComputeCache", "kernels that the driver compiled", "cuda", "cuda", MADE),
+    Cache("CUDA_CACHE_PATH", "CUDA", "~/.nv/ComputeCache", "kernels that the driver compiled", "cuda", "cuda", MADE,
+          parts=("index", DIGEST)),
     Cache("FLASHINFER_WORKSPACE_BASE", "FlashInfer", "~", "the folder that has .cache/flashinfer", "flashinfer"),
     Cache("", "FlashInfer", "{FLASHINFER_WORKSPACE_BASE}/.cache/flashinfer", "kernels that were compiled",
           name="flashinfer", kind=MADE),
@@ -96,7 +108,7 @@ CACHES: tuple[Cache, ...] = (
     Cache("HF_DATASETS_CACHE", "Hugging Face datasets", "{HF_HOME}/datasets", "data sets, made ready",
           "huggingface/datasets", "huggingface-datasets"),
     Cache("HF_HUB_CACHE", "Hugging Face", "{HF_HOME}/hub", "models, also of faster-whisper, WhisperX and pyannote 4",
-          "huggingface/hub", "huggingface-hub", parts=HUB, older=("HUGGINGFACE_HUB_CACHE",)),
+          "huggingface/hub", "huggingface-hub", parts=HUB, older=("HUGGINGFACE_HUB_CACHE",), distinct=True),
     Cache("HF_MODULES_CACHE", "Hugging Face", "{HF_HOME}/modules", "code that came with models",
           "huggingface/modules", "huggingface-modules"),
     Cache("HF_TOKEN_PATH", "Hugging Face", "{HF_HOME}/token", "the token of the account", "huggingface/token",
@@ -106,12 +118,12 @@ CACHES: tuple[Cache, ...] = (
           "huggingface/xet", "huggingface-xet"),
     Cache("TRANSFORMERS_CACHE", "transformers before 5", "{HF_HOME}/transformers", "models (before 4.22, by digests)",
           name="huggingface-transformers", older=("PYTORCH_TRANSFORMERS_CACHE", "PYTORCH_PRETRAINED_BERT_CACHE"),
-          parts=(*HUB, "*.json", "[0-9a-f]*.[0-9a-f]*", "[0-9a-f]*.lock")),
+          parts=(*HUB, DIGEST * 64 + "*"), distinct=True),
     Cache("JOBLIB_TEMP_FOLDER", "joblib", "", "arrays that processes share", "joblib"),
     Cache("LIBROSA_CACHE_DIR", "librosa", "", "results (it caches only where the variable is set)"),
     Cache("LIBROSA_DATA_DIR", "librosa", "{XDG_CACHE_HOME}/librosa", "example recordings", "librosa", "librosa"),
     Cache("LLAMA_CACHE", "llama.cpp", "{XDG_CACHE_HOME}/llama.cpp", "language models (GGUF)", "llama.cpp", "llama.cpp",
-          parts=("*.gguf", "*.gguf.*", "*.json", "*.etag", "*.downloadInProgress")),
+          parts=("*.gguf", "*.gguf.*", "manifest=*.json"), distinct=True),
     Cache("LLM_USER_PATH", "llm", "{XDG_CONFIG_HOME}/io.datasette.llm", "keys, and a log of every question and answer",
           "llm", "llm", KEPT),
     Cache("MIOPEN_CUSTOM_CACHE_DIR", "MIOpen (ROCm)", "~/.cache/miopen", "kernels that were compiled", "miopen/cache",
@@ -123,7 +135,7 @@ CACHES: tuple[Cache, ...] = (
     Cache("MODELSCOPE_CREDENTIALS_PATH", "ModelScope, FunASR", "~/.modelscope/credentials", "the token of the account",
           "modelscope/credentials", "modelscope-credentials", KEPT),
     Cache("MPLCONFIGDIR", "matplotlib", "{XDG_CACHE_HOME}/matplotlib", "a list of fonts; settings where it is set",
-          "matplotlib", "matplotlib", MADE, parts=("fontlist-*.json", "fontlist-*.matplotlib-lock", "tex.cache")),
+          "matplotlib", "matplotlib", MADE, parts=("fontlist-*", "tex.cache"), distinct=True),
     Cache("NEMO_CACHE_DIR", "NeMo", "~/.cache/torch/NeMo", "models", "nemo/cache", "nemo"),
     Cache("NEMO_HOME", "NeMo", "~/.cache/nemo", "the folder of models and data sets", "nemo/home"),
     Cache("NEMO_DATASETS_CACHE", "NeMo", "{NEMO_HOME}/datasets", "data sets", "nemo/home/datasets", "nemo-datasets"),
@@ -139,15 +151,15 @@ CACHES: tuple[Cache, ...] = (
     Cache("PIP_CACHE_DIR", "pip", "{XDG_CACHE_HOME}/pip", "packages that were fetched or built", "pip", "pip",
           parts=("http", "http-v2", "wheels", "selfcheck", "selfcheck.json")),
     Cache("PYANNOTE_CACHE", "pyannote.audio 3", "~/.cache/torch/pyannote", "models", "pyannote", "pyannote.audio",
-          parts=HUB),
+          parts=HUB, distinct=True),
     Cache("", "pywhispercpp", "{XDG_DATA_HOME}/pywhispercpp/models", "whisper.cpp's models", name="whisper.cpp"),
     Cache("RAY_TMPDIR", "Ray", "{TMPDIR}", "the folder that has ray", "ray"),
     Cache("", "Ray", "{RAY_TMPDIR}/ray", "logs and sockets of its sessions", name="ray", kind=MADE),
     Cache("SENTENCE_TRANSFORMERS_HOME", "sentence-transformers before 3", "{TORCH_HOME}/sentence_transformers",
           "models", "sentence-transformers", "sentence-transformers",
-          parts=(*HUB, "sentence-transformers_*")),
+          parts=(*HUB, "sentence-transformers_*"), distinct=True),
     Cache("TIKTOKEN_CACHE_DIR", "tiktoken", "{TMPDIR}/data-gym-cache", "vocabularies", "tiktoken", "tiktoken",
-          older=("DATA_GYM_CACHE_DIR",), parts=("[0-9a-f]" * 40, "[0-9a-f]" * 40 + ".*")),
+          older=("DATA_GYM_CACHE_DIR",), parts=(DIGEST * 40, DIGEST * 40 + ".*"), distinct=True),
     Cache("TORCHINDUCTOR_CACHE_DIR", "PyTorch", "{TMPDIR}/torchinductor_{user}", "code that torch.compile made",
           "inductor", "torch-inductor", MADE),
     Cache("TORCH_EXTENSIONS_DIR", "PyTorch", "~/.cache/torch_extensions", "extensions that were compiled",
@@ -156,7 +168,7 @@ CACHES: tuple[Cache, ...] = (
     Cache("TORCH_HUB", "PyTorch", "", "the older name of TORCH_HOME/hub"),
     Cache("TORCH_MODEL_ZOO", "PyTorch", "", "the older name of TORCH_HOME/hub/checkpoints"),
     Cache("", "PyTorch, torchaudio", "{TORCH_HOME}/hub", "models and code (also those with which WhisperX aligns)",
-          name="torch-hub"),
+          name="torch-hub", parts=("checkpoints", "trusted_list", "*_*_*")),
     Cache("PYTORCH_KERNEL_CACHE_PATH", "PyTorch", "{XDG_CACHE_HOME}/torch/kernels", "kernels that were compiled",
           "torch-kernels", "torch-kernels", MADE),
     Cache("TRITON_HOME", "Triton", "~", "the folder that has .triton", "triton"),
@@ -167,7 +179,7 @@ CACHES: tuple[Cache, ...] = (
     Cache("TRITON_OVERRIDE_DIR", "Triton", "{TRITON_HOME}/.triton/override", "kernels that replace others",
           "triton/.triton/override", "triton-override", KEPT),
     Cache("UV_CACHE_DIR", "uv", "{XDG_CACHE_HOME}/uv", "packages that were fetched or built", "uv", "uv",
-          parts=("*-v[0-9]*", ".lock", ".gitignore", "CACHEDIR.TAG", ".tmp*", "sdists-*")),
+          parts=UV, distinct=True),
     Cache("VLLM_CACHE_ROOT", "vLLM", "{XDG_CACHE_HOME}/vllm", "code that torch.compile made, and what was measured",
           "vllm/cache", "vllm", MADE),
     Cache("VLLM_ASSETS_CACHE", "vLLM", "{VLLM_CACHE_ROOT}/assets", "examples", "vllm/cache/assets", "vllm-assets"),
@@ -252,10 +264,11 @@ def without(environ: Mapping[str, str]) -> dict[str, str]:
 @dataclass(frozen=True)
 class Place:
     """Where a cache is for a user: `below` in `base`. The base is a folder that the user chose, by a variable or as a
-    home, and may be a link; what is below it should not be."""
+    home, and may be a link; what is below it should not be. `named`: the library's own variable says so."""
 
     base: Path
     below: str = ""
+    named: bool = False
 
     @property
     def path(self) -> Path:
@@ -268,7 +281,7 @@ def places(cache: Cache, environ: Mapping[str, str]) -> list[Place]:
     for name in (cache.variable, *cache.older):
         if name and environ.get(name):
             parts = environ[name].split(os.pathsep) if name == "NLTK_DATA" else [environ[name]]
-            return [Place(_expanded(part, environ)) for part in parts if part]
+            return [Place(_expanded(part, environ), named=cache.variable not in TRUSTED) for part in parts if part]
     if not cache.default:
         return []
     default = cache.default.replace("{user}", _user(environ))
@@ -281,7 +294,7 @@ def places(cache: Cache, environ: Mapping[str, str]) -> list[Place]:
     found = places(BY_VARIABLE[variable], environ)
     if variable in TRUSTED:
         return [Place(place.path, rest) for place in found]
-    return [Place(place.base, "/".join(filter(None, [place.below, rest]))) for place in found]
+    return [Place(place.base, "/".join(filter(None, [place.below, rest])), place.named) for place in found]
 
 
 def _home(environ: Mapping[str, str]) -> Path:

@@ -10,7 +10,7 @@ import contextlib
 import fnmatch
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,19 +61,26 @@ def find(environ: Mapping[str, str] = os.environ) -> list[Leftover]:
             if place.path in paths:
                 continue
             leftover = _look(cache, place, seen)
-            if leftover is not None:
+            if leftover is not None and (leftover.yours or not _is_temporary(place, environ)):
                 paths.add(place.path)
                 found.append(leftover)
     return sorted(found, key=lambda one: (one.cache.kind == caches.KEPT, -one.disk_bytes, one.name))
 
 
+def _is_temporary(place: Place, environ: Mapping[str, str]) -> bool:
+    """Whether it is in the temporary folder, where other users have theirs too."""
+    return any(place.path.is_relative_to(t.path) for t in caches.places(caches.BY_VARIABLE["TMPDIR"], environ))
+
+
 def entries(cache: Cache, folder: int | Path) -> list[os.DirEntry[str]]:
     """What in the cache's folder (a path or a descriptor) is its library's. Raises OSError."""
     with os.scandir(folder) as listed:
-        found = sorted(listed, key=lambda entry: entry.name)
-    if not cache.parts:
-        return found
-    return [entry for entry in found if any(fnmatch.fnmatchcase(entry.name, part) for part in cache.parts)]
+        return [entry for entry in sorted(listed, key=lambda entry: entry.name) if is_part(cache, entry.name)]
+
+
+def is_part(cache: Cache, name: str) -> bool:
+    """Whether what has that name in the cache's folder is its library's."""
+    return not cache.parts or any(fnmatch.fnmatchcase(name, part) for part in cache.parts)
 
 
 def link_in(place: Place) -> Path | None:
@@ -81,15 +88,16 @@ def link_in(place: Place) -> Path | None:
     path = place.base
     for part in Path(place.below).parts:
         path = path / part
-        if path.is_symlink():
+        if os.path.islink(path):  # noqa: PTH114 - which answers also where it may not look
             return path
     return None
 
 
 def others_in(leftover: Leftover, environ: Mapping[str, str] = os.environ) -> list[Path]:
     """What is inside it of another library, or what nothing brings back, and would be taken with it."""
-    own = {entry.name for entry in entries(leftover.cache, leftover.path)} if leftover.path.is_dir() else set()
-    found = []
+    own, found = set(), []
+    with contextlib.suppress(OSError):
+        own = {entry.name for entry in entries(leftover.cache, leftover.path)}
     for cache in caches.CACHES:
         if cache.name and cache is not leftover.cache and (cache.kind == caches.KEPT or not _same(cache, leftover)):
             for path in (place.path for place in caches.places(cache, environ)):
@@ -182,17 +190,18 @@ class Process:
     path: str
 
 
-def users(path: Path) -> list[Process]:
-    """Processes that use files at or below a path; of others' processes only root sees what they have open."""
-    real = os.path.realpath(path)
+def users(paths: Iterable[Path]) -> list[tuple[Path, Process]]:
+    """Processes that use files at or below one of the paths, with that path; of others' processes only root sees what
+    they have open."""
+    real = {os.path.realpath(path): path for path in paths}
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
-        used = next((name for name in _open_in(folder) if name == real or name.startswith(f"{real}/")), None)
-        if used:
-            with contextlib.suppress(OSError):
-                name = (folder / "comm").read_text(encoding="utf-8", errors="replace").strip()
-                found.append(Process(int(folder.name), name, used))
-    return sorted(found, key=lambda process: process.pid)
+        used = {at: name for name in _open_in(folder) for at in real if name == at or name.startswith(f"{at}/")}
+        with contextlib.suppress(OSError):
+            for at, name in used.items():
+                command = (folder / "comm").read_text(encoding="utf-8", errors="replace").strip()
+                found.append((real[at], Process(int(folder.name), command, name)))
+    return sorted(found, key=lambda one: one[1].pid)
 
 
 def _open_in(process: Path) -> Iterator[str]:

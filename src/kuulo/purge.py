@@ -68,9 +68,31 @@ def refusal(
         other = Path(os.path.realpath(folder))
         if other.is_relative_to(real) or real.is_relative_to(other):
             return f"Kuulo needs it: {folder}", "see `kuulo models list` and `kuulo engines list`"
-    for other in leftovers.others_in(leftover, environ):
-        return f"{other} is in it, which is another tool's or no cache", "remove by hand what you do not need"
-    return None
+    for inside in leftovers.others_in(leftover, environ):
+        return f"{inside} is in it, which is another tool's or no cache", "remove by hand what you do not need"
+    strange = _shared_with(leftover) if leftover.place.named else None
+    return (strange, "remove by hand what you do not need") if strange else None
+
+
+def _shared_with(leftover: Leftover) -> str | None:
+    """Why a folder that a variable names may hold other things than this cache. People say NLTK_DATA=/scratch/anna, and
+    have corpora of their own there."""
+    cache, path = leftover.cache, leftover.path
+    if cache.distinct or not path.is_dir():
+        return None
+    if cache.parts:
+        with contextlib.suppress(OSError):
+            for entry in sorted(path.iterdir()):
+                if not leftovers.is_part(cache, entry.name):
+                    return f"{entry} is not {cache.library}'s: so what is beside it may be something else too"
+        return None
+    words = {cache.name.replace(".", "-").split("-")[0], "cache"}
+    if "huggingface" in words:
+        words.add("hf")
+    own = "/".join([leftover.place.base.name, leftover.place.below]).lower()
+    return (
+        None if any(word in own for word in words) else f"{path} does not look like {cache.library}'s own by its name"
+    )
 
 
 def remove(leftover: Leftover) -> Removed:

@@ -90,8 +90,7 @@ def purge(names: Sequence[str], everything: bool, dry_run: bool, yes: bool, as_j
             click.echo(f"{click.style('stays:', fg='yellow')} {one.name}: {refused[0]}\n  {refused[1]}", err=True)
         else:
             going.append(one)
-    for one in going:
-        _say_what_goes(one)
+    _say_what_goes(going)
     if going and not dry_run:
         _ask(going, yes)
     code = EXIT_SOME_FAILED if rows else 0
@@ -109,15 +108,18 @@ def purge(names: Sequence[str], everything: bool, dry_run: bool, yes: bool, as_j
     return code
 
 
-def _say_what_goes(one: Leftover) -> None:
+def _say_what_goes(going: Sequence[Leftover]) -> None:
     from kuulo import leftovers
 
-    click.echo(f"{one.name}: {_size(one.disk_bytes)}, {_files(one.files)} in {one.path}; {_holds(one)}", err=True)
-    for note in _notes(one):
-        click.echo(f"  {note}", err=True)
-    for process in leftovers.users(one.path):
-        used = f"{process.name} (process {process.pid}) uses {process.path}"
-        click.echo(f"  {click.style('in use:', fg='red')} {used}", err=True)
+    used = leftovers.users(one.path for one in going)
+    for one in going:
+        click.echo(f"{one.name}: {_size(one.disk_bytes)}, {_files(one.files)} in {one.path}; {_holds(one)}", err=True)
+        for note in _notes(one):
+            click.echo(f"  {note}", err=True)
+        for path, process in used:
+            if path == one.path:
+                who = f"{process.name} (process {process.pid}) uses {process.path}"
+                click.echo(f"  {click.style('in use:', fg='red')} {who}", err=True)
 
 
 def _ask(going: Sequence[Leftover], yes: bool) -> None:
