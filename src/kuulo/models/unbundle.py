@@ -1,9 +1,6 @@
 """Takes models out of a bundle into a store: each is read, hashed and checked in a staging folder, then put in place.
 
-What comes is believed in nothing: a tar is read member by member, each of which must be the one that its list names
-next, an ordinary file of the size that the model's manifest says. So paths that lead elsewhere, links, devices,
-duplicates and what is too large have no way in. A model that is in a store already is passed over, so that a transfer
-that was cut is simply begun again.
+A model that is in a store already is passed over, so that a transfer that was cut is simply begun again.
 """
 
 from __future__ import annotations
@@ -14,18 +11,16 @@ import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO
 
 from kuulo.errors import ModelMissing, UsageError
 from kuulo.models import check, manifest, paths
 from kuulo.models.binary import Damaged
-from kuulo.models.bundle import INDEX, SUMS, TOP, Row, read_index
+from kuulo.models.bundle import INDEX, SUMS, Row, read_index
 from kuulo.models.files import CHUNK, Progress, size_problems
 from kuulo.models.manifest import MANIFEST, ModelFile, ModelRef
 from kuulo.models.store import Store, store_error
-
-MOST = 64 << 20
-"""Bytes of a list or manifest; those of large stores are some thousand times smaller."""
+from kuulo.models.tar_reader import TarReader, not_whole
 
 
 @dataclass(frozen=True)
@@ -74,7 +69,7 @@ def from_folders(
             try:
                 data = (place / MANIFEST).read_bytes()
             except OSError as error:
-                raise _not_whole(f"{row.place}/{MANIFEST} cannot be read", str(folder)) from error
+                raise not_whole(f"{row.place}/{MANIFEST} cannot be read", str(folder)) from error
             from_folder(Wanted(row, data, place), store, str(folder), progress, replace=replace)
         elif progress:
             progress(row.bytes)
@@ -91,13 +86,13 @@ def from_folder(
 
     def chunks(file: ModelFile) -> Iterator[bytes]:
         if not paths.is_inside(wanted.folder, file.path):
-            raise _not_whole(f"{file.path} is outside the model's folder", looked_at)
+            raise not_whole(f"{file.path} is outside the model's folder", looked_at)
         try:
             with (wanted.folder / file.path).open("rb") as opened:
                 while chunk := opened.read(CHUNK):
                     yield chunk
         except OSError as error:
-            raise _not_whole(f"{wanted.row.place}/{file.path} cannot be read: {error.strerror}", looked_at) from error
+            raise not_whole(f"{wanted.row.place}/{file.path} cannot be read: {error.strerror}", looked_at) from error
 
     put(store, wanted.row, wanted.manifest, chunks, looked_at, progress, replace=replace)
     return True
@@ -110,13 +105,13 @@ def from_tar(
     try:
         return _from_tar(stream, stores, looked_at, replace=replace, progress=progress)
     except (tarfile.TarError, UnicodeError, ValueError, OverflowError, RecursionError, EOFError) as error:
-        raise _not_whole(f"it is no tar that can be read ({error})", looked_at) from error
+        raise not_whole(f"it is no tar that can be read ({error})", looked_at) from error
 
 
 def _from_tar(
     stream: IO[bytes], stores: Sequence[Store], looked_at: str, *, replace: bool, progress: Progress | None
 ) -> list[Taken]:
-    reader = _Tar(stream, looked_at)
+    reader = TarReader(stream, looked_at)
     rows = read_index(reader.small(INDEX), looked_at)
     there = prepare(rows, stores, replace=replace)
     reader.small(SUMS)
@@ -205,7 +200,7 @@ def put(
             raise store_error(store.folder, error) from error
         found = check.problems(ref.format, ref.path)
         if found:
-            raise _not_whole(f"{row.place} is no good model: {'; '.join(found)}", looked_at)
+            raise not_whole(f"{row.place} is no good model: {'; '.join(found)}", looked_at)
         return store.install(ref, folder, replace=replace)
 
 
@@ -214,12 +209,12 @@ def _read(row: Row, folder: Path, looked_at: str) -> ModelRef:
     try:
         ref = manifest.read(folder, looked_at)
     except Damaged as error:
-        raise _not_whole(f"{row.place}: {error}", looked_at) from error
+        raise not_whole(f"{row.place}: {error}", looked_at) from error
     names = {file.path for file in ref.files}
     if len(names) != len(ref.files) or any(file.bytes < 0 for file in ref.files):
-        raise _not_whole(f"{row.place}: its manifest names a file twice, or with no size", looked_at)
+        raise not_whole(f"{row.place}: its manifest names a file twice, or with no size", looked_at)
     if (ref.digest, ref.bytes) != (row.digest, row.bytes):
-        raise _not_whole(f"{row.place}: its manifest is not the one in {INDEX}", looked_at)
+        raise not_whole(f"{row.place}: its manifest is not the one in {INDEX}", looked_at)
     return ref
 
 
@@ -250,7 +245,7 @@ def _receive(
             if progress:
                 progress(len(chunk))
     if (size, digest.hexdigest()) != (file.bytes, file.sha256):
-        raise _not_whole(f"{row.place}/{file.path} is not what its digest says", looked_at)
+        raise not_whole(f"{row.place}/{file.path} is not what its digest says", looked_at)
 
 
 def _free(folder: Path) -> int | None:
@@ -260,93 +255,3 @@ def _free(folder: Path) -> int | None:
         return shutil.disk_usage(nearest).free
     except (OSError, StopIteration):
         return None
-
-
-def _not_whole(why: str, looked_at: str) -> ModelMissing:
-    return ModelMissing(
-        f"this bundle is not what it should be: {why}",
-        looked_at=looked_at,
-        do="copy it again, or make it again with kuulo models bundle; models that are in the store already are skipped",
-    )
-
-
-# ---------------------------------------------------------------------- the tar
-
-
-class _Forward:
-    """A stream that is read once, for tarfile, which wants to seek: forward by reading. It takes no large reads, which
-    tarfile would do for a header that says it is large."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._at = 0
-
-    def tell(self) -> int:
-        return self._at
-
-    def read(self, count: int) -> bytes:
-        if not 0 <= count <= CHUNK:
-            raise tarfile.ReadError(f"a header of {count} bytes")
-        try:
-            data = self._stream.read(count)
-        except OSError as error:
-            raise tarfile.ReadError(error.strerror or str(error)) from error
-        self._at += len(data)
-        return data
-
-    def seek(self, position: int) -> int:
-        if position < self._at:
-            raise tarfile.ReadError("a header that leads back")
-        while self._at < position and self.read(min(CHUNK, position - self._at)):
-            pass
-        return self._at
-
-
-class _Tar:
-    """A bundle's tar. Each file is asked for by its name, and must be the next."""
-
-    def __init__(self, stream: IO[bytes], looked_at: str) -> None:
-        self._looked_at = looked_at
-        self._stream = _Forward(stream)
-        self._tar = tarfile.TarFile(fileobj=cast(Any, self._stream), mode="r")
-
-    def small(self, name: str) -> bytes:
-        """A list or manifest, whole."""
-        size = self._next(name)
-        if size > MOST:
-            raise _not_whole(f"{name} is of {size} bytes", self._looked_at)
-        return b"".join(self._content(size, name))
-
-    def chunks(self, name: str, size: int) -> Iterator[bytes]:
-        """A file of this size, in pieces."""
-        said = self._next(name)
-        if said != size:
-            raise _not_whole(f"{name} is of {said} bytes, and should have {size}", self._looked_at)
-        yield from self._content(size, name)
-
-    def end(self) -> None:
-        """Nothing more may come. What fills the last block is read too: who sends it is not cut off."""
-        if self._tar.next() is not None:
-            raise _not_whole("more is in it than its list says", self._looked_at)
-        while self._stream.read(CHUNK):
-            pass
-
-    def _next(self, name: str) -> int:
-        member = self._tar.next()
-        if member is None:
-            raise _not_whole(f"it ends before {name}", self._looked_at)
-        if member.name != f"{TOP}/{name}":
-            raise _not_whole(f"{member.name!r} is where {name} should be", self._looked_at)
-        if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
-            raise _not_whole(f"{name} is no ordinary file in it", self._looked_at)
-        self._stream.seek(member.offset_data)
-        return member.size
-
-    def _content(self, size: int, name: str) -> Iterator[bytes]:
-        left = size
-        while left:
-            chunk = self._stream.read(min(CHUNK, left))
-            if not chunk:
-                raise _not_whole(f"it ends within {name}", self._looked_at)
-            left -= len(chunk)
-            yield chunk
