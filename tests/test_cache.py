@@ -424,7 +424,7 @@ def test_the_list_for_people_and_for_machines(home: Path, kuulo: Kuulo) -> None:
     assert listed.returncode == 0, listed.stderr
     lines = listed.stdout.splitlines()
     assert lines[0].split()[:3] == ["name", "on", "disk"] and lines[1].startswith("huggingface-hub ")
-    assert "openai-whisper: models (.pt) (fetched)" in listed.stdout and "kept: tokens" in listed.stdout
+    assert "OpenAI's Whisper: models (.pt) (fetched)" in listed.stdout and "kept: tokens" in listed.stdout
     assert "is a link to /nowhere" in listed.stderr
     told = json.loads(kuulo("cache", "list", "--json").stdout)
     rows: dict[str, Any] = {row["name"]: row for row in told["caches"]}

@@ -116,7 +116,7 @@ def traced(
         environment |= {name: str(traps / name) for name in leading} | {"PYTHONDONTWRITEBYTECODE": "1"}
         environment |= dict.fromkeys(caches.SECRETS, "secret-of-the-user")
         names = ",".join(sorted("?" + name for name in MAKES | OPENS | SENDS))
-        trace = [strace, "-f", "-qq", "-y", "-s", "4096", "-o", str(log), "-e", f"trace={names}", "--"]
+        trace = [strace, "-f", "--seccomp-bpf", "-qq", "-y", "-s", "4096", "-o", str(log), "-e", f"trace={names}", "--"]
         command = [*trace, *kuulo_command, *map(str, arguments)]
         before = sorted(home.rglob("*"))
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)

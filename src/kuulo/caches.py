@@ -150,7 +150,7 @@ CACHES: tuple[Cache, ...] = (
     Cache("", "ollama", "~/.ollama/history", "what was asked", name="ollama-history", kind=KEPT),
     Cache("PIP_CACHE_DIR", "pip", "{XDG_CACHE_HOME}/pip", "packages that were fetched or built", "pip", "pip",
           parts=("http", "http-v2", "wheels", "selfcheck", "selfcheck.json")),
-    Cache("PYANNOTE_CACHE", "pyannote.audio 3", "~/.cache/torch/pyannote", "models", "pyannote", "pyannote.audio",
+    Cache("PYANNOTE_CACHE", "pyannote.audio 3", "~/.cache/torch/pyannote", "models", "pyannote.audio", "pyannote.audio",
           parts=HUB, distinct=True),
     Cache("", "pywhispercpp", "{XDG_DATA_HOME}/pywhispercpp/models", "whisper.cpp's models", name="whisper.cpp"),
     Cache("RAY_TMPDIR", "Ray", "{TMPDIR}", "the folder that has ray", "ray"),
@@ -194,7 +194,7 @@ CACHES: tuple[Cache, ...] = (
     Cache("WANDB_DATA_DIR", "Weights & Biases", "{XDG_DATA_HOME}/wandb", "artifacts on their way up", "wandb/data",
           "wandb-data", KEPT),
     Cache("WANDB_DIR", "Weights & Biases", "", "records of runs (wandb, where a program stands)", "wandb"),
-    Cache("", "openai-whisper", "{XDG_CACHE_HOME}/whisper", "models (.pt)", name="whisper"),
+    Cache("", "OpenAI's Whisper", "{XDG_CACHE_HOME}/whisper", "models (.pt)", name="whisper"),
 )  # fmt: skip
 """By library; each variable stands once."""
 

@@ -1,4 +1,5 @@
-"""`kuulo models bundle` and `unbundle`: models to carry to a machine without a network."""
+"""`kuulo models bundle` and `unbundle`: models to carry to a machine without a network. They become part of
+`kuulo models` in models.py, which adds --format."""
 
 from __future__ import annotations
 
@@ -19,13 +20,10 @@ if TYPE_CHECKING:
     from kuulo.models.store import Store
     from kuulo.models.unbundle import Taken
 
-FORMAT_NAMES = ("ct2", "ggml", "hf", "onnx", "pt", "pyannote", "speakers-onnx")
-
 
 @click.command()
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--output", "-o", required=True, metavar="FILE.tar|FOLDER|-", help="What to write; - is standard output.")
-@click.option("--format", "format_", type=click.Choice(FORMAT_NAMES), help="Only models in this format.")
 @click.option("--replace", is_flag=True, help="Put it in the place of what is there.")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def bundle(names: Sequence[str], output: str, format_: str | None, replace: bool, as_json: bool) -> None:

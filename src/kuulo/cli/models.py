@@ -41,7 +41,7 @@ def models() -> None:
     """
 
 
-models.add_command(bundles.bundle)
+models.add_command(_format(bundles.bundle))
 models.add_command(bundles.unbundle)
 
 
