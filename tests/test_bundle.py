@@ -415,9 +415,16 @@ def test_a_pipe_that_gives_little_at_a_time(refs: list[ModelRef], other: Store) 
 # ---------------------------------------------------------------------- the commands
 
 
-def test_the_commands(refs: list[ModelRef], kuulo: Kuulo, tmp_path: Path, kuulo_environment: dict[str, str]) -> None:
+def test_the_commands(
+    refs: list[ModelRef],
+    kuulo: Kuulo,
+    kuulo_command: list[str],
+    kuulo_environment: dict[str, str],
+    tmp_path: Path,
+) -> None:
     mine = {"KUULO_STORE": refs[0].origin}
     there = {"KUULO_STORE": str(tmp_path / "there")}
+    ours, quiet = {**kuulo_environment, **mine}, {"stderr": subprocess.PIPE, "text": True, "check": False}
     made = kuulo("models", "bundle", "small", "-o", "b's.tar", env=mine)
     assert made.returncode == 0 and "small (ct2, 0 MB) is in b's.tar" in made.stdout, made.stderr
     assert "was already in" in kuulo("models", "bundle", "small", "-o", "b's.tar", env=mine).stdout
@@ -436,6 +443,16 @@ def test_the_commands(refs: list[ModelRef], kuulo: Kuulo, tmp_path: Path, kuulo_
     ):
         failed = kuulo(*arguments, env=mine)
         assert failed.returncode == code and words in failed.stderr, failed.stderr
+    with Path("/dev/full").open("wb") as full:
+        cut = subprocess.run([*kuulo_command, "models", "bundle", "small", "-o", "-"], stdout=full, env=ours, **quiet)
+    assert cut.returncode == 3 and "the bundle was cut: No space left" in cut.stderr
+    closed = 'exec "$@" >&- <&-'
+    for arguments in (["bundle", "small", "-o", "-"], ["unbundle", "-"]):
+        done = subprocess.run(["sh", "-c", closed, "sh", *kuulo_command, "models", *arguments], env=ours, **quiet)
+        assert done.returncode == 2 and "or closed" in done.stderr, done.stderr
+    (tmp_path / "plain file").write_text("")
+    failed = kuulo("models", "bundle", "small", "-o", "plain file/stick", env=mine)
+    assert failed.returncode == 3 and "the bundle cannot be written" in failed.stderr
     empty = kuulo("models", "bundle", "-o", "x.tar", env={"KUULO_STORE": str(tmp_path / "none")})
     assert empty.returncode == 3 and "no model to bundle" in empty.stderr
 

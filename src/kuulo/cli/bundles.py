@@ -71,8 +71,8 @@ def unbundle(source: str, replace: bool, as_json: bool) -> None:
     into = [*layers.layers[:-1], layers.writable]
     with bar("unbundling", None) as advance:
         if source == "-":
-            if sys.stdin.isatty():
-                raise UsageError("standard input is a terminal, and no bundle", do="name a file, or pipe one into it")
+            if sys.stdin is None or sys.stdin.isatty():
+                raise UsageError("standard input is a terminal, or closed", do="name a file, or pipe one into it")
             taken = taking.from_tar(sys.stdin.buffer, into, "standard input", replace=replace, progress=advance)
         elif Path(source).is_dir():
             taken = taking.from_folders(Path(source), into, replace=replace, progress=advance)
@@ -106,8 +106,8 @@ def _into_pipe(refs: Sequence[ModelRef]) -> None:
     from kuulo.cli.models import bar
     from kuulo.models import bundle as bundles
 
-    if sys.stdout.isatty():
-        raise UsageError("standard output is a terminal, and a bundle is no text", do="pipe it, or give -o FILE.tar")
+    if sys.stdout is None or sys.stdout.isatty():
+        raise UsageError("standard output is a terminal, or closed", do="pipe it, or give -o FILE.tar")
     try:
         with bar("bundling", sum(ref.bytes for ref in refs)) as advance:
             bundles.write_tar(refs, sys.stdout.buffer, advance)

@@ -125,7 +125,7 @@ def _say_what_goes(going: Sequence[Leftover]) -> None:
 def _ask(going: Sequence[Leftover], yes: bool) -> None:
     if yes:
         return
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise UsageError("nothing was removed: there is no terminal to ask on", do="give --yes, or --dry-run to see")
     total = _size(sum(one.disk_bytes for one in going))
     click.confirm(f"Remove {total} for good?", abort=True, err=True)

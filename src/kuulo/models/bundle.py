@@ -188,6 +188,7 @@ def folder_to(folder: Path, refs: Sequence[ModelRef], *, replace: bool, progress
     wanted = [unbundle.Wanted(Row.of(ref), manifest_bytes(ref), ref.folder) for ref in refs]
     unbundle.refuse_others([w.row for w in wanted], target, replace=replace)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / INDEX).unlink(missing_ok=True)
         copied = [unbundle.from_folder(w, target, str(w.folder), progress, replace=replace) for w in wanted]
         every = target.list()[0]
