@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "import": ("kuulo.cli.import_:import_", "Take an edited srt, vtt, TextGrid, eaf or docx into the master copy."),
     "jobs": ("kuulo.cli.jobs:jobs", "Jobs: how they go, their logs, wait, cancel, retry."),
     "models": ("kuulo.cli.models:models", "Models: list, pull, add, verify, remove."),
+    "portal": ("kuulo.cli.portal:portal", "Open OnDemand: the app of this site, and a check of any app."),
     "run": ("kuulo.cli.run:run", "An engine's own program, with its own arguments."),
     "selftest": ("kuulo.cli.selftest:selftest", "Try every engine with a recording whose words are known."),
     "shell": ("kuulo.cli.shell:shell", "A shell in an engine's image or environment."),

@@ -14,6 +14,7 @@ import click
 from kuulo.cli import flags
 
 if TYPE_CHECKING:
+    from kuulo.cli.progress import Lines
     from kuulo.environments.installed import Environment
     from kuulo.plan import Diarizer, Model, Plan
 
@@ -54,21 +55,22 @@ def transcribe(
     return carry_out(resolved, found, dry_run=dry_run)
 
 
-def carry_out(resolved: Plan, found: Any, *, dry_run: bool) -> int:
-    """Do what is planned for the recordings that were found, or show it; the exit code."""
+def carry_out(resolved: Plan, found: Any, *, dry_run: bool, watcher: Lines | None = None) -> int:
+    """Do what is planned for the recordings that were found, or show it; the exit code. `watcher`: who is told, instead
+    of standard error."""
     if dry_run:
         return _dry_run(resolved, found, as_json=bool(resolved.options["json"]))
-    return _run(resolved, found)
+    return _run(resolved, found, watcher)
 
 
-def _run(resolved: Plan, found: Any) -> int:
+def _run(resolved: Plan, found: Any, watcher: Lines | None) -> int:
     from kuulo import run
     from kuulo.cli import progress
     from kuulo.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED
 
     stop_when_told()
     quiet, as_json = bool(resolved.options["quiet"]), bool(resolved.options["json"])
-    watcher = progress.watcher(quiet=quiet)
+    watcher = watcher or progress.watcher(quiet=quiet)
     watcher.chosen(resolved)
     job = run.Run(resolved, found.recordings, found.failures, watcher)
     try:

@@ -24,13 +24,17 @@ def message(to: str, job: Folder, summary: str, failed: int) -> EmailMessage:
 
 
 def tell(batch: Batch, job: Folder, summary: str, failed: int) -> None:
-    """Send it with sendmail. What goes wrong is said in the log: the transcripts are there all the same."""
+    """Send the mail about a job."""
+    send(message(str(batch.mail), job, summary, failed))
+
+
+def send(made: EmailMessage) -> None:
+    """Send a mail with sendmail. What goes wrong is said in the log: the transcripts are there all the same."""
     program = next((p for p in (shutil.which("sendmail"), *SENDMAIL) if p and os.access(p, os.X_OK)), None)
     if program is None:
         sys.stderr.write("no mail was sent: this node has no sendmail\n")
         return
-    sent = bytes(message(str(batch.mail), job, summary, failed))
     try:
-        subprocess.run([program, "-oi", "-t"], input=sent, check=True, capture_output=True, timeout=60)
+        subprocess.run([program, "-oi", "-t"], input=bytes(made), check=True, capture_output=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
         sys.stderr.write(f"no mail was sent: {error}\n")

@@ -1,0 +1,1 @@
+"""A check of any batch-connect app of Open OnDemand."""
