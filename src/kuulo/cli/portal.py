@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,32 @@ def render(output: Path) -> int:
     for name in files:
         click.echo(naming.shown(output / name))
     return 0
+
+
+@portal.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def check(folder: Path, as_json: bool) -> int:
+    """Look for mistakes in a batch-connect app, Kuulo's or any other: keys that the portal drops without a word, modes,
+    values of the form that are executed.
+
+    The app's Ruby is run, and its scripts are, with stubs for all that they call: check what you would install.
+    """
+    from kuulo.deploy.portal_check.check import check as look
+    from kuulo.errors import EXIT_OK, EXIT_SOME_FAILED
+
+    found = look(folder)
+    if as_json:
+        said = {"schema": 1, "findings": [one.to_json() for one in found.findings], "notes": found.notes}
+        click.echo(json.dumps(said, indent=1))
+    else:
+        for one in found.findings:
+            click.echo(str(one))
+        for note in found.notes:
+            click.echo(f"not looked at: {note}", err=True)
+        if not found.findings:
+            click.echo("no mistake was found", err=True)
+    return EXIT_SOME_FAILED if found.findings else EXIT_OK
 
 
 @portal.command(hidden=True)
