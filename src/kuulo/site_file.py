@@ -127,6 +127,12 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
         "languages": Key("names", "The languages that the form has on top.", '["fi", "sv", "en"]'),
         "files": Key("path", "Where the file picker begins. Without it: the user's home.", '"/scratch"'),
         "hours": Key("number", "The most hours that a job may ask for.", "24"),
+        "account": Key(
+            "choice",
+            "auto: the form asks on whose account the job runs, of those that the user has. Without it: as in [jobs].",
+            '"auto"',
+            ("auto",),
+        ),
     },
 }
 """The keys of the tables that have no checks elsewhere."""

@@ -145,15 +145,18 @@ class Card(progress.Lines):
 
     def hears(self, work: Work) -> None:
         self._begun.add(work.id)
-        self._tell(now=False)
+        if self._status.due:
+            self._tell()
 
     def progress(self, work: Work) -> None:
         super().progress(work)
-        self._tell(now=False)
+        if self._status.due:
+            self._tell()
 
     def ends(self, work: Work) -> None:
         super().ends(work)
-        self._tell(now=False)
+        if self._status.due:
+            self._tell()
 
     def stopped(self, report: Report) -> None:
         super().stopped(report)
@@ -163,12 +166,12 @@ class Card(progress.Lines):
         super().summary(report)
         self._status.ended(report, self._rows())
 
-    def _tell(self, *, now: bool = True, **said: Any) -> None:
+    def _tell(self, **said: Any) -> None:
         from kuulo.deploy.portal import status
 
         total = self.total_ms()
         percent = min(100, 100 * self.done_ms() // total) if total else 0
-        self._status.write(now=now, state=status.RUNNING, percent=percent, **said, **status.counted(self._rows()))
+        self._status.write(state=status.RUNNING, percent=percent, **said, **status.counted(self._rows()))
 
     def _rows(self) -> list[dict[str, Any]]:
         """What the card says of each recording."""

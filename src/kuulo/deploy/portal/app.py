@@ -89,13 +89,13 @@ def _form(deployment: Deployment, fields: Sequence[Field]) -> dict[str, Any]:
         "title": centre.portal.get("title", TITLE),
         "description": said,
         "form": [f.name for f in fields],
-        "attributes": {f.name: dict(f.attributes) for f in fields},
+        "attributes": {f.name: dict(f.attributes) for f in fields if f.attributes},
     }
 
 
 def _request(fields: Sequence[Field]) -> str:
     """Ruby that writes the form's values as JSON: as data, whatever is in them."""
-    names = [f.name for f in fields if f.name != form.MORE]
+    names = [f.name for f in fields if f.name not in (form.MORE, form.ACCOUNTS)]
     rows = "".join(f'  "{name}" => context.{name}.to_s,\n' for name in names)
     said = f'{{ "schema" => {request.SCHEMA}, "values" => values }}'
     return f'<%-\nrequire "json"\nvalues = {{\n{rows}}}\n-%>\n<%= JSON.generate({said}) %>\n'

@@ -75,6 +75,8 @@ def ruby(text: str) -> str:
 def _place(place: Place, deployment: Deployment, *, gpu: bool) -> dict[str, Any]:
     queue = place.queue
     asked = {"queue_name": queue.partition, "accounting_id": queue.account, "qos": queue.qos}
+    if form.asks_account(deployment):
+        del asked["accounting_id"]
     native = ["--nodes=1", "--ntasks=1", f"--cpus-per-task={place.cpus}", f"--signal=B:USR1@{WARNING_S}"]
     if gpu:
         native.append(f"--gres={queue.gres or 'gpu'}:1")

@@ -20,6 +20,9 @@ PREFIX = "kuulo_"
 FILES, OUTPUT, PLACE, EMAIL, MORE, HOURS = (
     f"{PREFIX}files", f"{PREFIX}output", f"{PREFIX}place", f"{PREFIX}email", f"{PREFIX}more", "bc_num_hours",
 )  # fmt: skip
+ACCOUNTS = "auto_accounts"
+"""The portal's own field: the user's accounts at the scheduler."""
+
 FORMAT = f"{PREFIX}format_"
 USUAL_HOURS = 4
 MOST_HOURS = 24
@@ -91,9 +94,10 @@ def fields(deployment: Deployment) -> list[Field]:
         Field(FILES, _files(deployment)),
         *main,
         *[f for f in written if not f.more],
-        Field(OUTPUT, _output(deployment)),
+        *([] if "output" in deployment.site.forced else [Field(OUTPUT, _output(deployment))]),
         Field(EMAIL, _email(deployment)),
         *_place(deployment),
+        *([Field(ACCOUNTS)] if asks_account(deployment) else []),
         Field(HOURS, _hours(deployment)),
         *([Field(MORE, _more())] if rest else []),
         *[f for f in written if f.more],
@@ -290,6 +294,11 @@ def _place(deployment: Deployment) -> list[Field]:
         return []
     rows = [["on a GPU: fast", "gpu"], ["without a GPU: slow, may start sooner", "cpu"]]
     return [Field(PLACE, {"widget": "select", "label": "Runs", "options": rows, "value": "gpu"})]
+
+
+def asks_account(deployment: Deployment) -> bool:
+    """Whether the form asks on whose account the job runs."""
+    return deployment.site.centre.portal.get("account") == "auto"
 
 
 def hours(deployment: Deployment) -> tuple[int, int]:

@@ -68,13 +68,15 @@ class Status:
         self.said: dict[str, Any] = {"schema": SCHEMA, "state": STARTING}
         self._written = 0.0
 
-    def write(self, *, now: bool = True, **said: Any) -> None:
-        """Write what is new; without `now`, at most every two seconds."""
+    @property
+    def due(self) -> bool:
+        """Whether it was last written some time ago."""
+        return time.monotonic() - self._written >= EVERY_S
+
+    def write(self, **said: Any) -> None:
+        """Write it, with what is new."""
         self.said |= said
-        at = time.monotonic()
-        if not now and at - self._written < EVERY_S:
-            return
-        self._written = at
+        self._written = time.monotonic()
         try:
             atomic.write_json(self.path, {**self.said, "updated": int(time.time())})
         except OSError:

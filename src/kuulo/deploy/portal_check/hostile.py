@@ -79,6 +79,8 @@ class _Look:
         self.files = place / "files"
         self.files.mkdir()
         self.number = 0
+        self.refused: set[tuple[str, str]] = set()
+        """Values, by field, of which the portal makes no session."""
         for field in app.fields:
             if field.is_path and not field.value:
                 changed = replace(field, value=str(self._path("recording")))
@@ -98,33 +100,31 @@ class _Look:
     def submit(self) -> None:
         """Whether a value changes what `submit.yml` says beside that value."""
         source = self.app.submit
-        self.refused: set[tuple[str, str]] = set()
         if source is None or not source.is_erb:
             return
         texts = (WORD, *HOSTILE)
         cases = [(field, text) for field in self.app.fields for text in texts]
         tasks = [self._submit_task(**{f.name: self._value(f, text)}) for f, text in cases]
         made = dict(zip([(f.name, text) for f, text in cases], ruby.render(tasks), strict=True))
-        self.refused = {case for case, one in made.items() if one.text is None}
+        shapes = {case: _shape(one) for case, one in made.items()}
+        self.refused = {case for case, shape in shapes.items() if shape in (REFUSED, BROKEN)}
         for field in self.app.fields:
-            usual = _shape(made[field.name, WORD])
             for text in HOSTILE:
-                self._compare(source, field, usual, made[field.name, text])
+                self._compare(source, field.name, shapes[field.name, WORD], shapes[field.name, text])
 
     def _submit_task(self, **changed: str) -> Task:
         file = self.app.folder / (self.app.submit.name if self.app.submit else "")
         return Task(file, ruby.SUBMIT, self.app.values(**changed), {"staged_root": str(self.place / "staged")})
 
-    def _compare(self, source: Source, field: Field, usual: Any, one: Rendered) -> None:
-        shape = _shape(one)
-        if one.text is None or shape == usual or (usual is REFUSED and shape is not BROKEN):
+    def _compare(self, source: Source, name: str, usual: Any, shape: Any) -> None:
+        if shape in (REFUSED, usual) or (usual == REFUSED and shape != BROKEN):
             return
-        how = "makes it no YAML" if shape is BROKEN else "changes what else it says"
+        how = "makes it no YAML" if shape == BROKEN else "changes what else it says"
         self.findings.add(
             source.name,
-            _use(source, field.name),
-            f"the form's value {field.name!r} is written into YAML as it is: one with a quote or a line break {how}",
-            f"<%= {field.name}.to_json %>, without quotes around it",
+            _use(source, name),
+            f"the form's value {name!r} is written into YAML as it is: one with a quote or a line break {how}",
+            f"<%= {name}.to_json %>, without quotes around it",
         )
 
     # ------------------------------------------------------------------ scripts
