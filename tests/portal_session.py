@@ -38,8 +38,8 @@ class Portal:
             [Task(self.app / "submit.yml.erb", ruby.SUBMIT, all_values, {"staged_root": str(folder)})]
         )
         assert submitted.text is not None, submitted.error
-        made = session.staged(self.app, folder, all_values, {})
-        assert [one.error for one in made.values() if one.text is None] == []
+        (made,) = session.staged(self.app, [(folder, all_values)])
+        assert [one.error for one in made.rendered.values() if one.text is None] == []
         submit = yaml.safe_load(submitted.text)
         script = folder / "job_script_content.sh"
         script.write_text(session.job_script(submit["batch_connect"], folder), encoding="utf-8")

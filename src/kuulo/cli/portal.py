@@ -55,8 +55,9 @@ def render(output: Path) -> int:
 
 @portal.command()
 @click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--run/--no-run", default=True, help="Execute the app's scripts, with stubs.  [default: on]")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
-def check(folder: Path, as_json: bool) -> int:
+def check(folder: Path, run: bool, as_json: bool) -> int:
     """Look for mistakes in a batch-connect app, Kuulo's or any other: keys that the portal drops without a word, modes,
     values of the form that are executed.
 
@@ -65,7 +66,7 @@ def check(folder: Path, as_json: bool) -> int:
     from kuulo.deploy.portal_check.check import check as look
     from kuulo.errors import EXIT_OK, EXIT_SOME_FAILED
 
-    found = look(folder)
+    found = look(folder, run=run)
     if as_json:
         said = {"schema": 1, "findings": [one.to_json() for one in found.findings], "notes": found.notes}
         click.echo(json.dumps(said, indent=1))

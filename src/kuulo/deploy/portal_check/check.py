@@ -23,16 +23,17 @@ VIEWS = {
 CONNECTION = {"host": "node1", "port": "12345", "password": "secret"}
 
 
-def check(app: Path) -> Findings:
-    """What is wrong with the app in this folder. Raises UsageError when there is none, and CannotRun."""
+def check(app: Path, *, run: bool = True) -> Findings:
+    """What is wrong with the app in this folder; without `run`, none of its scripts is executed. Raises UsageError when
+    there is no such folder, and CannotRun."""
     if not app.is_dir():
         raise UsageError("there is no such folder", looked_at=str(app), do="name the app's folder")
-    return _Check(app).all()
+    return _Check(app, run=run).all()
 
 
 class _Check:
-    def __init__(self, app: Path) -> None:
-        self.app = app
+    def __init__(self, app: Path, *, run: bool) -> None:
+        self.app, self.run = app, run
         self.findings = Findings()
         self.ruby = ruby.found()
 
@@ -50,9 +51,9 @@ class _Check:
         for each in self._sources("template"):
             if _is_script(each.name):
                 scripts.check_text(each, found)
-                if self.ruby is None:
+                if self.ruby is None or not self.run:
                     scripts.check_flow(each, names, found)
-        if self.ruby is not None:
+        if self.ruby is not None and self.run:
             hostile.check(self._hostile(said), found)
         shell = {(one.file, one.line) for one in found.findings if one.do == scripts.DATA}
         # What is shell text in a block of YAML breaks the YAML too: one cause, one finding.
@@ -105,6 +106,13 @@ class _Check:
             return source.without_ruby(found)
         task = Task(self.app / found.name, sees, values, {"staged_root": "/home/anna/ondemand/session"})
         made = ruby.render([task], self.ruby)[0]
+        for name in made.missing:
+            self.findings.add(
+                found.name,
+                found.line_of(rf"<%(?!#)[^\n]*\b{name}\b") or found.line_of_key(name),
+                f"{name!r} is no field of the form: it is nothing (nil) here, without a word",
+                "name a field of the form",
+            )
         if made.text is not None:
             return made.text
         self._not_rendered(found.name, made)
@@ -168,12 +176,15 @@ class _Check:
         params = batch_connect.get("conn_params") if isinstance(batch_connect, dict) else None
         connection = {**{str(name): WORD for name in params or [] if isinstance(params, list)}, **CONNECTION}
         names = [name for name in VIEWS if (self.app / name).exists()]
-        for state in ("queued", "running", "completed"):
-            session = {"state": state, "connect": connection, "staged_root": "/nonexistent/session"}
-            tasks = [Task(self.app / name, VIEWS[name], {}, session) for name in names]
-            for name, made in zip(names, ruby.render(tasks, self.ruby), strict=True):
-                if made.text is None:
-                    self._not_rendered(name, made)
+        told = {"connect": connection, "staged_root": "/nonexistent/session"}
+        tasks = [
+            Task(self.app / name, VIEWS[name], {}, {**told, "state": state})
+            for name in names
+            for state in ("queued", "running", "completed")
+        ]
+        for task, made in zip(tasks, ruby.render(tasks, self.ruby), strict=True):
+            if made.text is None:
+                self._not_rendered(task.file.name, made)
 
     def _sources(self, folder: str) -> list[Source]:
         files = sorted(path for path in (self.app / folder).rglob("*") if path.is_file() and not path.is_symlink())

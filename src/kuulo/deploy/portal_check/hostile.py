@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from kuulo.deploy.portal_check import ruby, sandbox, scripts, session
 from kuulo.deploy.portal_check.finding import Findings
 from kuulo.deploy.portal_check.ruby import Rendered, Task
 from kuulo.deploy.portal_check.sandbox import BESIDE, CANARY, Ran, Sandbox
-from kuulo.deploy.portal_check.source import Source
+from kuulo.deploy.portal_check.source import TAG, Source
 
 WORD = "kuuloword"
 """A value that harms nobody, and that no form offers."""
@@ -78,6 +79,7 @@ class _Look:
         self.app, self.place, self.findings = app, place, findings
         self.files = place / "files"
         self.files.mkdir()
+        self.box = Sandbox(place / "box")
         self.number = 0
         self.refused: set[tuple[str, str]] = set()
         """Values, by field, of which the portal makes no session."""
@@ -131,45 +133,41 @@ class _Look:
 
     def scripts(self) -> None:
         """Run the session's script with the usual values, then with hostile ones."""
-        usual = self._ran({})
-        if usual is None:
+        changes = [
+            {f.name: self._value(f, text) for f in self.app.fields if (f.name, text) not in self.refused}
+            for text in HOSTILE
+        ]
+        usual, *hostile = self._sessions([{}, *changes])
+        if usual is None or not self._is_understood(usual):
             return
+        signature = usual.signature()  # before it is made ready to run, which changes its files
         self._truth(usual)
-        for text in HOSTILE:
-            changed = {f.name: self._value(f, text) for f in self.app.fields if (f.name, text) not in self.refused}
-            if self._harm(changed) is None:
+        for changed, made in zip(changes, hostile, strict=True):
+            unknown = {name: value for name, value in changed.items() if not self._is_known(name)}
+            if unknown != changed:  # those that are known would do it again
+                (made,) = self._sessions([unknown]) if unknown else [None]
+            if made is None or not self._harms(signature, made):
                 continue
-            for field in self.app.fields:
-                if field.name in changed and not self._is_known(field.name):
-                    harmed = self._harm({field.name: changed[field.name]})
-                    if harmed is not None:
-                        self._tell(field.name, *harmed)
+            each = self._sessions([{name: value} for name, value in unknown.items()])
+            for name, one in zip(unknown, each, strict=True):
+                if one is not None and self._harms(signature, one):
+                    self.findings.add(*self._where(name), scripts.flows(name), scripts.DATA)
 
     def _is_known(self, name: str) -> bool:
         return any(scripts.flows(name) == found.what for found in self.findings.findings)
 
-    def _harm(self, changed: Mapping[str, str]) -> tuple[str, str] | None:
-        """What hostile values do: ("executed", "") or ("broken", file)."""
-        made = self._made(changed)
-        if made is None:
-            return None
-        folder, script, environment = made
-        for path in [script, *_scripts(folder)]:
-            if sandbox.is_bash(path) and sandbox.syntax(path):
-                return "broken", str(path.relative_to(folder))
-        return ("executed", "") if self._run(folder, script, environment).canary else None
-
-    def _tell(self, name: str, how: str, file: str) -> None:
-        where, line = self._where(name)
-        said = scripts.flows(name)
-        if how == "broken" and where == "template":
-            where = f"template/{file}"
-        self.findings.add(where, line, said, scripts.DATA)
+    def _harms(self, usual: tuple[Any, ...], made: Made) -> bool:
+        """Whether values make the shell do something, or make the script none that bash understands."""
+        if made.signature() == usual:
+            return False
+        if any(sandbox.syntax(path) for path in made.scripts()):
+            return True
+        return self._run(made).canary
 
     def _where(self, name: str) -> tuple[str, int | None]:
         """Where a field's value is written into a script."""
         for path in sorted((self.app.folder / "template").rglob("*.erb")):
-            source = Source(str(path.relative_to(self.app.folder)), path.read_text(encoding="utf-8", errors="replace"))
+            source = self._source(path, str(path.relative_to(self.app.folder)))
             line = source.line_of(rf"\bcontext(\.|\[:?[\"']?){name}\b")
             if line:
                 return source.name, line
@@ -177,55 +175,22 @@ class _Look:
             return self.app.submit.name, line
         return "template", None
 
-    def _ran(self, changed: Mapping[str, str]) -> tuple[Path, Path, dict[str, str]] | None:
-        """A session with the usual values, staged, whose scripts bash understands."""
-        made = self._made(changed)
-        if made is None:
-            return None
-        folder, script, _ = made
-        fine = True
-        for path in _scripts(folder):
-            wrong = sandbox.syntax(path) if sandbox.is_bash(path) else None
-            if wrong:
-                fine = False
-                name = self._source_name(folder, path)
-                self.findings.add(name, wrong[0], f"bash does not understand it: {wrong[1]}", "correct the line")
-        main = folder / "script.sh"
+    def _source(self, path: Path, name: str) -> Source:
+        return Source(name, path.read_text(encoding="utf-8", errors="replace"))
+
+    def _is_understood(self, made: Made) -> bool:
+        """Whether the session, with the usual values, can be run."""
+        for name, one in made.staged.rendered.items():
+            if one.text is None:
+                self._not_rendered(f"template/{name}", one)
+        wrong = [(path, said) for path in made.scripts() if (said := sandbox.syntax(path))]
+        for path, (line, what) in wrong:
+            self.findings.add(self._name(made, path), line, f"bash does not understand it: {what}", "correct the line")
+        main = made.staged.folder / "script.sh"
         if main.exists() and not sandbox.is_bash(main):
             self.findings.note("template/script.sh is no script of bash: it was not executed")
-            return None
-        return (folder, script, made[2]) if fine else None
-
-    def _source_name(self, folder: Path, path: Path) -> str:
-        name = f"template/{path.relative_to(folder)}"
-        return name if (self.app.folder / name).exists() else f"{name}.erb"
-
-    def _made(self, changed: Mapping[str, str]) -> tuple[Path, Path, dict[str, str]] | None:
-        """A session staged with these values: its folder, its job's script, and what the job has in its environment.
-        None when the app refuses them."""
-        said: Any = {}
-        if self.app.submit is not None:
-            one = ruby.render([self._submit_task(**changed)])[0]
-            if one.text is None:
-                return None
-            try:
-                said = yaml.safe_load(one.text) or {}
-            except yaml.YAMLError:
-                return None
-        said = said if isinstance(said, dict) else {}
-        self.number += 1
-        folder = self.place / f"session{self.number}"
-        rendered = session.staged(self.app.folder, folder, self.app.values(**changed), {})
-        for name, made in rendered.items():
-            if made.text is None and not changed:
-                self._not_rendered(f"template/{name}", made)
-        batch_connect, script = (said.get(part) if isinstance(said.get(part), dict) else {} for part in
-                                 ("batch_connect", "script"))  # fmt: skip
-        job = folder / "kuulo-job.sh"
-        job.write_text(session.job_script(batch_connect or {}, folder), encoding="utf-8")
-        environment = (script or {}).get("job_environment")
-        told = {str(k): str(v) for k, v in environment.items()} if isinstance(environment, dict) else {}
-        return folder, job, told
+            return False
+        return not wrong
 
     def _not_rendered(self, name: str, made: Rendered) -> None:
         if made.asks_the_portal:
@@ -233,35 +198,94 @@ class _Look:
         else:
             self.findings.add(name, made.line, f"Ruby cannot render it: {made.error}", "correct the Ruby in it")
 
-    def _run(self, folder: Path, script: Path, environment: Mapping[str, str], fails: str = "") -> Ran:
-        box = Sandbox(self.place / f"box{self.number}{fails and '-fails'}")
-        box.prepare([script, *[p for p in _scripts(folder) if sandbox.is_bash(p)]])
-        return box.run(script, environment, fails)
+    def _name(self, made: Made, path: Path) -> str:
+        """What a staged script is called in the app."""
+        if path == made.job:
+            return self.app.submit.name if self.app.submit else "submit.yml"
+        name = f"template/{path.relative_to(made.staged.folder)}"
+        return name if (self.app.folder / name).exists() else f"{name}.erb"
+
+    def _sessions(self, changes: Sequence[Mapping[str, str]]) -> list[Made | None]:
+        """Sessions staged with these values. None where the app or the portal refuses them."""
+        submits = self._submits(changes)
+        accepted = [n for n, said in enumerate(submits) if said is not None]
+        folders = {n: self.place / f"session{self.number + n}" for n in accepted}
+        self.number += len(changes)
+        values = [(folders[n], self.app.values(**changes[n])) for n in accepted]
+        made = dict(zip(accepted, session.staged(self.app.folder, values), strict=True))
+        return [_made(made[n], submits[n] or {}) if n in made else None for n in range(len(changes))]
+
+    def _submits(self, changes: Sequence[Mapping[str, str]]) -> list[dict[str, Any] | None]:
+        if self.app.submit is None:
+            return [{} for _ in changes]
+        found: list[dict[str, Any] | None] = []
+        for one in ruby.render([self._submit_task(**changed) for changed in changes]):
+            try:
+                said = yaml.safe_load(one.text) if one.text is not None else None
+            except yaml.YAMLError:
+                found.append(None)
+            else:
+                found.append(None if one.text is None else said if isinstance(said, dict) else {})
+        return found
+
+    def _run(self, made: Made, fails: str = "") -> Ran:
+        self.box.prepare(made.scripts())
+        return self.box.run(made.job, made.environment, fails)
 
     # ------------------------------------------------------------------ the exit code
 
-    def _truth(self, usual: tuple[Path, Path, dict[str, str]]) -> None:
+    def _truth(self, usual: Made) -> None:
         """Whether the job fails when what does its work fails: the last command that is no preparing and no tidying."""
-        folder, script, environment = usual
-        ran = self._run(folder, script, environment)
+        ran = self._run(usual)
         if ran.code is None:
             self.findings.note("the session's script waits for something: it was stopped after some seconds")
             return
         works = [name for name in ran.calls if name not in BESIDE]
-        if ran.code != 0 or not works:
+        if ran.code != 0 or not works or self._run(usual, fails=works[-1]).code != 0:
             return
-        failed = self._run(folder, script, environment, fails=works[-1])
-        if failed.code == 0:
-            for path in _scripts(folder):
-                source = Source(self._source_name(folder, path), path.read_text(encoding="utf-8", errors="replace"))
-                line = source.line_of(rf"^[^#\n]*\b{re.escape(works[-1])}\b")
-                if line:
-                    self.findings.add(
-                        source.name, line,
-                        f"when {works[-1]} fails, the job ends with code 0: the scheduler and its mail call it done",
-                        f"end with its code: `{works[-1]} ... || exit`, or `exec {works[-1]} ...` as the last line",
-                    )  # fmt: skip
-                    return
+        for path in usual.scripts():
+            source = self._source(path, self._name(usual, path))
+            name = re.escape(works[-1])
+            called = rf"^[ \t]*(?:if |exec |time |srun )?(?:\S*/)?{name}\b"
+            line = source.line_of(called) or source.line_of(rf"^[^#\n]*\b{name}\b")
+            if line and path != usual.job:
+                self.findings.add(
+                    source.name,
+                    line,
+                    f"when {works[-1]} fails, the job ends with code 0: the scheduler and its mail call it done",
+                    f"end with its code: `{works[-1]} ... || exit`, or `exec {works[-1]} ...` as the last line",
+                )
+                return
+
+
+@dataclass(frozen=True)
+class Made:
+    """A session: its staged folder, its job's script, and what the job has in its environment."""
+
+    staged: session.Staged
+    job: Path
+    environment: Mapping[str, str]
+
+    def scripts(self) -> list[Path]:
+        """The shell scripts of it."""
+        files = sorted(self.staged.folder.rglob("*.sh"))
+        return [path for path in files if path.is_file() and sandbox.is_bash(path)]
+
+    def signature(self) -> tuple[Any, ...]:
+        """What the values have changed: equal where they have changed nothing that runs."""
+        place = os.fsencode(self.staged.folder)
+        return (*(path.read_bytes().replace(place, b"") for path in self.scripts()), *sorted(self.environment.items()))
+
+
+def _made(staged: session.Staged, said: Mapping[str, Any]) -> Made:
+    """The session that `submit.yml` says so of."""
+    batch_connect, script = ({**part} if isinstance(part := said.get(name), dict) else {}
+                             for name in ("batch_connect", "script"))  # fmt: skip
+    job = staged.folder / "kuulo-job.sh"
+    job.write_text(session.job_script(batch_connect, staged.folder), encoding="utf-8")
+    environment = script.get("job_environment")
+    told = {str(k): str(v) for k, v in environment.items()} if isinstance(environment, dict) else {}
+    return Made(staged, job, told)
 
 
 REFUSED, BROKEN = "refused", "broken"
@@ -286,13 +310,10 @@ def _bare(said: Any) -> Any:
 
 
 def _use(source: Source, name: str) -> int | None:
-    """The line where Ruby in a file uses a field."""
-    return source.line_of(rf"<%(?!#)[^%]*\b{name}\b") or source.line_of(rf"^(?!\s*#).*\b{name}\b")
-
-
-def _scripts(folder: Path) -> Sequence[Path]:
-    """The shell scripts of a staged session."""
-    return [
-        path for path in sorted(folder.rglob("*")) if path.is_file() and (path.suffix == ".sh" or path.name == "script")
-        and path.name != "kuulo-job.sh"
-    ]  # fmt: skip
+    """The line where Ruby in a file uses a field: where it writes it as it is, else anywhere."""
+    tags = [tag for tag in TAG.finditer(source.text) if re.search(rf"\b{name}\b", tag[2]) and tag[1] != "#"]
+    written = [tag for tag in tags if tag[1] == "="]
+    bare = [tag for tag in written if not re.search(rf"\b{name}\.to_(json|i|f)\b", tag[2])]
+    for tag in (*bare, *written, *tags):
+        return source.text.count("\n", 0, tag.start(2)) + 1
+    return None

@@ -166,6 +166,16 @@ class Session
   end
 end
 
+# A form's values as submit.yml sees them: a name that is no field is nil, without a word. Here it is remembered.
+class Values < OpenStruct
+  MISSING = []
+
+  def method_missing(name, *rest)
+    MISSING << name.to_s if rest.empty?
+    super
+  end
+end
+
 Stage = Struct.new(:session, :context) do
   def view
     binding
@@ -180,7 +190,7 @@ def bound(task)
     clashes = OpenStruct.new.methods.map(&:to_s) & values.keys
     raise ArgumentError, "#{clashes.inspect} are keywords that cannot be used as names for form items" if clashes.any?
 
-    OpenStruct.new(values.merge("staged_root" => task.dig("session", "staged_root"))).instance_eval { binding }
+    Values.new(values.merge("staged_root" => task.dig("session", "staged_root"))).instance_eval { binding }
   when "stage" then Stage.new(Session.new(task["session"] || {}), Context.new(values)).view
   when "session" then Session.new(task["session"] || {}).view
   else OpenStruct.new(task.dig("session", "connect") || {}).instance_eval { binding }
@@ -197,12 +207,15 @@ def rendered(task)
   file = task["file"]
   erb = ERB.new(File.read(file), trim_mode: "-")
   erb.filename = file
-  { "text" => erb.result(bound(task)) }
+  view = bound(task)
+  Values::MISSING.clear
+  text = erb.result(view)
+  { "text" => text, "missing" => Values::MISSING.uniq }
 rescue SystemExit
   { "error" => "it ends the portal's own process (exit)", "kind" => "SystemExit", "line" => nil }
 rescue StandardError, ScriptError => error
   kind = error.class.ancestors.include?(NameError) ? "NameError" : error.class.name
-  said = error.message.lines.first.to_s.strip.delete_prefix("#{file}:")
+  said = error.message.lines.first.to_s.strip.delete_prefix("#{file}:").sub(/\A\d+: /, "")
   name = error.respond_to?(:name) ? error.name.to_s : ""
   { "error" => said, "kind" => kind, "line" => line_of(error, file), "name" => name }
 end

@@ -33,13 +33,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Rendered:
-    """The text, or what went wrong: `kind` is Ruby's class, `name` what a NameError misses."""
+    """The text, or what went wrong: `kind` is Ruby's class, `name` what a NameError misses. `missing`: names in
+    `submit.yml` that are no fields of the form, and so nothing (nil)."""
 
     text: str | None
     error: str = ""
     kind: str = ""
     line: int | None = None
     name: str = ""
+    missing: tuple[str, ...] = ()
 
     @property
     def asks_the_portal(self) -> bool:
@@ -72,7 +74,9 @@ def render(tasks: Sequence[Task], ruby: str | None = None) -> list[Rendered]:
         raise CannotRun("Ruby does not render the app", looked_at=lines[0] if lines else " ".join(command)) from error
     except (OSError, subprocess.TimeoutExpired, ValueError) as error:
         raise CannotRun(f"Ruby does not render the app: {error}", looked_at=" ".join(command)) from error
-    return [
-        Rendered(one.get("text"), one.get("error", ""), one.get("kind", ""), one.get("line"), one.get("name") or "")
-        for one in said
-    ]
+    return [_rendered(one) for one in said]
+
+
+def _rendered(said: Mapping[str, Any]) -> Rendered:
+    told = {name: said[name] for name in ("error", "kind", "line", "name") if said.get(name) is not None}
+    return Rendered(said.get("text"), **told, missing=tuple(said.get("missing", ())))

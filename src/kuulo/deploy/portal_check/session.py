@@ -7,7 +7,8 @@ host, before, the script in the background, after, `connection.yml`, wait, clean
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +26,35 @@ export -f random_number port_used find_port wait_until_port_used create_passwd s
 """What the portal gives scripts, without looking for real ports."""
 
 
-def staged(app: Path, folder: Path, values: Mapping[str, str], session: Mapping[str, Any]) -> dict[str, Rendered]:
-    """Copy the app's template into `folder` and render what is ERB in it, with the modes kept; what each became, by
-    its path in the template. A file that cannot be rendered is not there afterwards. Raises CannotRun and OSError."""
-    shutil.copytree(app / "template", folder, symlinks=True, dirs_exist_ok=True)
-    files = sorted(path for path in folder.rglob("*.erb") if path.is_file())
-    told = {**session, "staged_root": str(folder)}
-    made = ruby.render([Task(path, ruby.STAGE, values, told) for path in files])
-    for path, one in zip(files, made, strict=True):
-        mode = path.stat().st_mode
-        path.unlink()
+@dataclass(frozen=True)
+class Staged:
+    """A session's folder: what each ERB file of the template became, by its path in the template. A file that cannot be
+    rendered is not there."""
+
+    folder: Path
+    rendered: Mapping[str, Rendered]
+
+
+def staged(app: Path, sessions: Sequence[tuple[Path, Mapping[str, str]]]) -> list[Staged]:
+    """Copy the app's template into the folder of each session and render what is ERB in it with the form's values; the
+    modes are kept. Raises CannotRun and OSError."""
+    tasks = []
+    for folder, values in sessions:
+        shutil.copytree(app / "template", folder, symlinks=True, dirs_exist_ok=True)
+        files = sorted(path for path in folder.rglob("*.erb") if path.is_file())
+        tasks += [Task(path, ruby.STAGE, values, {"staged_root": str(folder)}) for path in files]
+    made = list(zip(tasks, ruby.render(tasks), strict=True))
+    for task, one in made:
+        mode = task.file.stat().st_mode
+        task.file.unlink()
         if one.text is not None:
-            target = path.with_suffix("")
+            target = task.file.with_suffix("")
             target.write_text(one.text, encoding="utf-8")
             target.chmod(mode & 0o7777)
-    return {str(path.relative_to(folder)): one for path, one in zip(files, made, strict=True)}
+    return [
+        Staged(folder, {str(t.file.relative_to(folder)): one for t, one in made if t.file.is_relative_to(folder)})
+        for folder, _ in sessions
+    ]
 
 
 def job_script(batch_connect: Mapping[str, Any], folder: Path) -> str:

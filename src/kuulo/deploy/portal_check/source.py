@@ -46,7 +46,7 @@ class Source:
 def read(app: Path, name: str, findings: Findings) -> Source | None:
     """A file, if it is there and can be read as text."""
     try:
-        return Source(name, (app / name).read_text(encoding="utf-8"))
+        return Source(name, (app / name).read_bytes().decode("utf-8"))  # with its line ends as they are
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:
