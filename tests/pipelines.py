@@ -3,6 +3,7 @@
 pipelines.pyannote(folder)                      # as speaker-diarization-community-1: names its own parts
 pipelines.pyannote(folder, config=VERSION_3)    # as speaker-diarization-3.1: names other repositories
 pipelines.speakers_onnx(folder)
+pipelines.nemo(path)
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import collections
 import io
 import pickle
+import tarfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,6 +65,39 @@ params:
     min_duration_off: 0.0
 """
 
+SORTFORMER = {
+    "sample_rate": 16_000, "pil_weight": 0.5, "ats_weight": 0.5, "max_num_of_spks": 4, "streaming_mode": True,
+    "model_defaults": {"fc_d_model": 32, "tf_d_model": 16},
+    "preprocessor": {
+        "_target_": "nemo.collections.asr.modules.AudioToMelSpectrogramPreprocessor", "normalize": "NA",
+        "window_size": 0.025, "sample_rate": 16_000, "window_stride": 0.01, "window": "hann", "features": 40,
+        "n_fft": 512, "frame_splicing": 1, "dither": 0.0,
+    },
+    "sortformer_modules": {
+        "_target_": "nemo.collections.asr.modules.sortformer_modules.SortformerModules", "num_spks": 4,
+        "dropout_rate": 0.1, "fc_d_model": 32, "tf_d_model": 16, "subsampling_factor": 8, "spkcache_len": 188,
+        "fifo_len": 0, "chunk_len": 188, "spkcache_update_period": 188, "chunk_left_context": 1,
+        "chunk_right_context": 1,
+    },
+    "encoder": {
+        "_target_": "nemo.collections.asr.modules.ConformerEncoder", "feat_in": 40, "feat_out": -1, "n_layers": 1,
+        "d_model": 32, "subsampling": "dw_striding", "subsampling_factor": 8, "subsampling_conv_channels": 16,
+        "ff_expansion_factor": 2, "self_attention_model": "rel_pos", "n_heads": 2, "att_context_size": [-1, -1],
+        "conv_kernel_size": 9, "dropout": 0.0, "dropout_pre_encoder": 0.0, "dropout_emb": 0.0, "dropout_att": 0.0,
+    },
+    "transformer_encoder": {
+        "_target_": "nemo.collections.asr.modules.transformer.transformer_encoders.TransformerEncoder",
+        "num_layers": 1, "hidden_size": 16, "inner_size": 32, "num_attention_heads": 2, "attn_score_dropout": 0.0,
+        "attn_layer_dropout": 0.0, "ffn_dropout": 0.0, "hidden_act": "relu", "pre_ln": False,
+        "pre_ln_final_layer_norm": True,
+    },
+    "loss": {"_target_": "nemo.collections.asr.losses.bce_loss.BCELoss", "weight": None, "reduction": "mean"},
+}  # fmt: skip
+"""The configuration of a small Sortformer, with the names of the published ones (NeMo's examples,
+streaming_sortformer_diarizer_4spk-v2.yaml)."""
+
+TARGET = "nemo.collections.asr.models.sortformer_diar_models.SortformerEncLabelModel"
+
 FILES = (
     "config.yaml", "embedding/pytorch_model.bin", "plda/plda.npz", "plda/xvec_transform.npz",
     "segmentation/pytorch_model.bin",
@@ -104,6 +139,30 @@ def speakers_onnx(
     (folder / "segmentation.onnx").write_bytes(tiny.onnx_file(("y",), dict(segmentation)))
     (folder / "embedding.onnx").write_bytes(tiny.onnx_file(("embs",), dict(embedding)))
     return folder
+
+
+def nemo(
+    path: Path, config: str | None = None, raw: bytes | None = None, more: Mapping[str, Any] | None = None
+) -> Path:
+    """A Sortformer of NeMo, or one whose configuration, pickle or further members of the archive (content, or a
+    TarInfo) are others."""
+    import yaml  # type: ignore[import-untyped, unused-ignore]
+
+    told = {**SORTFORMER, "target": TARGET, "nemo_version": "3.0.0"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    weights = archive(path.with_suffix(".ckpt"), pickled(STATE) if raw is None else raw)
+    members = {
+        "./model_config.yaml": (yaml.safe_dump(told) if config is None else config).encode(),
+        "./model_weights.ckpt": weights.read_bytes(),
+        **(more or {}),
+    }
+    weights.unlink()
+    with tarfile.open(path, "w:") as out:
+        for name, content in members.items():
+            info = content if isinstance(content, tarfile.TarInfo) else tarfile.TarInfo(name)
+            info.size = 0 if content is info else len(content)
+            out.addfile(info, None if content is info else io.BytesIO(content))
+    return path
 
 
 def arrays(path: Path, *names: str) -> None:
@@ -153,6 +212,11 @@ class _Pickler(pickle.Pickler):
     def persistent_id(self, obj: Any) -> Any:
         return ("storage", FloatStorage, "0", "cpu", 10) if isinstance(obj, Storage) else None
 
+
+STATE = collections.OrderedDict(
+    {f"{part}.weight": Tensor() for part in ("encoder", "transformer_encoder", "sortformer_modules")}
+)
+"""The names of a Sortformer's weights, as far as they are looked at."""
 
 PLACES = {
     "Specifications": "pyannote.audio.core.task", "Problem": "pyannote.audio.core.task", "FloatStorage": "torch",

@@ -3,7 +3,7 @@ segmentation as its local speakers 1 and 2.
 
 sherpa-onnx's are made by hand: filters at the tones' frequencies; a voice is the mean of its mel bands.
 pyannote.audio's are networks of its own classes: a PyanNet that learns the tones in a minute, and random x-vectors,
-centred between them.
+centred between them. NeMo's is a Sortformer of its own class, which learns them too.
 """
 
 from __future__ import annotations
@@ -118,14 +118,14 @@ def _trained(steps: int) -> Any:
     return network.eval()
 
 
-def _lesson(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _lesson(random: np.random.Generator, first: int = FIELD // 2, step: int = SHIFT) -> tuple[np.ndarray, np.ndarray]:
     """A window of tones in noise, and for each frame the class that is heard: 0 nobody, 1 low, 2 high, 4 both."""
     longest = random.choice([3.0, 40.0], p=[0.8, 0.2])
     parts = [(("", "low", "high", "both")[n], float(random.uniform(0.3, longest))) for n in random.integers(4, size=40)]
     samples = np.concatenate([talk(part) * random.uniform(0.3, 1.2) for part in parts])[:WINDOW]
     heard = np.concatenate([np.full(round(s * RATE), {"low": 1, "high": 2, "both": 4}.get(n, 0)) for n, s in parts])
     noise = random.normal(0, 10 ** random.uniform(-5, -2.5), WINDOW)
-    return (samples + noise).astype(np.float32), heard[FIELD // 2 : WINDOW : SHIFT]
+    return (samples + noise).astype(np.float32), heard[first:WINDOW:step]
 
 
 def _centred() -> Any:
@@ -161,6 +161,40 @@ def _keep(network: Any, folder: Path) -> None:
         "pytorch-lightning_version": "2.6.0", "epoch": 0, "global_step": 0,
     }  # fmt: skip
     torch.save(content, folder / "pytorch_model.bin")
+
+
+FRAME = 1_280
+"""Samples of a Sortformer's frame, 80 ms."""
+
+
+def sortformer(path: Path, *, streaming: bool = True, steps: int = 120) -> Path:
+    """A `.nemo` file, for which NeMo has to be installed: its speakers 0 and 1 are `low` and `high`; the same weights
+    each time on one machine."""
+    import torch
+    from nemo.collections.asr.models import SortformerEncLabelModel
+    from omegaconf import OmegaConf
+
+    torch.manual_seed(0)
+    config = {**pipelines.SORTFORMER, "streaming_mode": streaming}
+    model = SortformerEncLabelModel(cfg=OmegaConf.create(config))
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    random = np.random.default_rng(0)
+    model.train()
+    for _ in range(steps):
+        lessons = [_lesson(random, FRAME // 2, FRAME) for _ in range(4)]
+        samples, frames = (torch.from_numpy(np.stack(x)) for x in zip(*lessons, strict=True))
+        features, lengths = model.preprocessor(input_signal=samples, length=torch.full((4,), WINDOW))
+        heard = model.forward_infer(*model.frontend_encoder(features, lengths))  # (4, frames, 4), probabilities
+        speak = torch.stack([(frames == 1) | (frames == 4), (frames == 2) | (frames == 4)], -1).float()
+        truth = torch.nn.functional.pad(speak, (0, 2))[:, : heard.shape[1]]
+        loss = torch.nn.functional.binary_cross_entropy(heard[:, : truth.shape[1]], truth)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model.save_to(str(path.absolute()))
+    return path
 
 
 def talk(*parts: tuple[str, float]) -> np.ndarray:

@@ -53,7 +53,7 @@ def locked(path: Path) -> dict[str, str]:
 
 
 def test_every_engine_that_people_use_has_a_recipe() -> None:
-    assert set(recipe.names()) == {*(spec.name for spec in engines.specs()), "pyannote"}
+    assert set(recipe.names()) == {*(spec.name for spec in engines.specs()), "nemo", "pyannote"}
 
 
 @pytest.mark.parametrize(("name", "variant_name"), RECIPES)

@@ -8,6 +8,7 @@ import pickle
 import struct
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 import pipelines
 import tiny
+from kuulo.engines import nemo_file
 from kuulo.models import check, pickled
 from kuulo.models.binary import Damaged
 from kuulo.models.shape import Shape
@@ -473,3 +475,142 @@ def test_an_onnx_part_that_is_missing_cut_or_not_whole_is_found(name: str, tmp_p
     (path / name).unlink()
     assert check.problems("speakers-onnx", path) == [f"{name} is missing"]
     assert check.detect_format(path) is None
+
+
+# NeMo's Sortformer
+
+
+def replaced(**parts: Any) -> str:
+    """The configuration of a Sortformer with other values; those of a part are added to its own."""
+    config: dict[str, Any] = {**pipelines.SORTFORMER, "target": pipelines.TARGET}
+    for name, value in parts.items():
+        config[name] = {**config[name], **value} if isinstance(value, dict) and name in config else value
+    return json.dumps({name: value for name, value in config.items() if value is not None})  # which YAML has within
+
+
+def nemo_problems(path: Path, config: str | None = None, **more: Any) -> str:
+    found = check.problems("nemo", pipelines.nemo(path / "x.nemo", config, **more))
+    check.describe("nemo", path / "x.nemo")
+    return "; ".join(found)
+
+
+def test_a_whole_sortformer_has_no_problems_and_is_for_speakers(tmp_path: Path) -> None:
+    path = pipelines.nemo(tmp_path / "x.nemo")
+    assert check.detect_format(path) == "nemo" and check.problems("nemo", path) == []
+    assert check.task_of("nemo") == "diarize"
+    assert check.describe("nemo", path).size_bytes == path.stat().st_size
+    renamed = path.rename(tmp_path / "sortformer")
+    assert check.detect_format(renamed) == "nemo"
+    # What the published ones also have: sections for training, an offline model's names, and references to values.
+    more = {"optim": {"name": "adamw", "sched": {"name": "x"}}, "train_ds": {"manifest_filepath": None}, "lr": 0.1}
+    assert nemo_problems(tmp_path, replaced(**more, spec_augment={"_target_": "nemo.collections.asr.modules.X"})) == ""
+    assert nemo_problems(tmp_path, replaced(preprocessor={"sample_rate": "${sample_rate}"})) == ""
+    assert nemo_problems(tmp_path, more={"./tokenizer.model": b"x"}) == ""
+
+
+def test_a_sortformer_missing_cut_or_turned_over_anywhere_is_found(tmp_path: Path) -> None:
+    path = pipelines.nemo(tmp_path / "x.nemo")
+    whole = path.read_bytes()
+    with tarfile.open(path) as archive:
+        *_, last = archive
+    content_end = last.offset_data + last.size
+    for keep in (0, 1, 100, 511, 512, 600, 1_024, len(whole) // 3, content_end - 600, content_end - 1, content_end):
+        path.write_bytes(whole[:keep])
+        assert check.problems("nemo", path), f"{keep} of {len(whole)} bytes passed"
+        check.describe("nemo", path)
+    for at in range(0, content_end, 7):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        assert isinstance(check.problems("nemo", path), list)
+    path.write_bytes(b"<html>Please log in</html>" * 100)
+    assert check.detect_format(path) == "nemo" and "no whole archive" in check.problems("nemo", path)[0]
+
+
+@pytest.mark.parametrize(
+    ("parts", "why"),
+    [
+        ({"target": "os.system"}, "the class 'os.system'"),
+        ({"target": None}, "the class None"),
+        ({"target": ["os.system"]}, "the class ['os.system']"),
+        ({"target": "nemo.collections.asr.models.EncDecCTCModel"}, "SortformerEncLabelModel alone is accepted"),
+        ({"encoder": {"_target_": "os.system"}}, "the class 'os.system' as encoder"),
+        ({"encoder": {"_target_": "nemo.collections.asr.modules.ConformerEncoder.__init__"}}, "as encoder"),
+        ({"encoder": {"_target_": "torch.nn.Linear"}}, "'torch.nn.Linear' as encoder"),
+        ({"loss": {"_target_": "torch.hub.load"}}, "'torch.hub.load' as loss"),
+        ({"preprocessor": None}, "has no preprocessor"),
+        ({"encoder": {"dropout": {"_target_": "os.system"}}}, "'_target_' in encoder"),
+        ({"encoder": {"att_context_size": [[{"_target_": "os.system"}]]}}, "'_target_' in encoder"),
+        ({"encoder": {"_partial_": True}}, "'_partial_' in encoder"),
+        ({"encoder": {"_args_": ["x"]}}, "'_args_' in encoder"),
+        ({"encoder": {"dropout": {"cls": "os.system", "params": {}}}}, "'cls' in encoder"),
+        ({"train_ds": {"_target_": "os.system"}}, "'_target_' in train_ds"),
+        ({"train_ds": {"dataset": {"_target_": "nemo.x"}}}, "'_target_' in train_ds"),
+        ({"lr": "${oc.env:HOME}"}, "could call a function"),
+        ({"encoder": {"dropout": "${a}${oc.create:{}}"}}, "could call a function"),
+        ({"preprocessor": {"sample_rate": 8000}}, "8000 Hz"),
+        ({"max_num_of_spks": 0}, "0 speakers"),
+        ({"max_num_of_spks": "many"}, "many speakers"),
+        ({"max_num_of_spks": True}, "True speakers"),
+    ],
+)
+def test_a_configuration_that_makes_anything_else_is_refused(parts: dict[str, Any], why: str, tmp_path: Path) -> None:
+    assert why in nemo_problems(tmp_path, replaced(**parts))
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ("!!python/object/apply:os.system [id]", "not valid YAML"),
+        ("a: &a [1]\nb: *a", "not valid YAML"),
+        ("- 1", "no configuration of a model"),
+        ("", "no configuration of a model"),
+        ("\0", "not valid YAML"),
+        ("[" * 3_000, "not valid YAML"),
+        ("# " + "x" * 1_000_000, "far more than NeMo writes"),
+    ],
+)
+def test_a_configuration_that_is_none_is_refused(config: str, why: str, tmp_path: Path) -> None:
+    assert why in nemo_problems(tmp_path, config)
+
+
+def link(name: str, target: str, kind: bytes) -> tarfile.TarInfo:
+    made = tarfile.TarInfo(name)
+    made.type, made.linkname = kind, target
+    return made
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"../x": b""}, "outside the archive's folder"),
+        ({"/etc/x": b""}, "outside the archive's folder"),
+        ({"a/../../x": b""}, "outside the archive's folder"),
+        ({"a\\x": b""}, "outside the archive's folder"),
+        ({"x": link("x", "/etc/passwd", tarfile.SYMTYPE)}, "no plain file"),
+        ({"x": link("x", "model_config.yaml", tarfile.LNKTYPE)}, "no plain file"),
+        ({"x": link("x", "", tarfile.FIFOTYPE)}, "no plain file"),
+        ({"model_config.yaml": b"target: os.system"}, "twice"),
+        ({f"{n}": b"" for n in range(70)}, "more than 64 files"),
+        ({"./model_weights.ckpt": b""}, "not a zip archive"),
+    ],
+)
+def test_an_archive_with_more_than_plain_files_is_refused(more: dict[str, Any], why: str, tmp_path: Path) -> None:
+    assert why in nemo_problems(tmp_path, more=more)
+
+
+def test_a_sortformer_whose_checkpoint_runs_code_is_refused_and_not_run(tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    found = nemo_problems(tmp_path, raw=pipelines.pickled({**pipelines.STATE, "x": Evil(marker)}))
+    assert "system" in found and "can run code" in found and not marker.exists()
+    assert "STACK_GLOBAL" in nemo_problems(tmp_path, raw=b"\x80\x04\x8c\x02os\x8c\x06system\x93.")
+    some = {name: value for name, value in pipelines.STATE.items() if not name.startswith("sortformer")}
+    assert "no weights of sortformer_modules" in nemo_problems(tmp_path, raw=pipelines.pickled(some))
+    assert "no weights of encoder" in nemo_problems(tmp_path, raw=pipelines.pickled([1]))
+
+
+def test_what_nemo_is_given_is_of_its_own_classes_alone() -> None:
+    config = json.loads(replaced(optim={"name": "x"}, spec_augment={"_target_": "nemo.x"}))
+    config["encoder"]["_target_"] = nemo_file.PARTS["encoder"][1]
+    assert nemo_file.problems(config) == []
+    taken = nemo_file.taken(config)
+    assert set(taken) == {*pipelines.SORTFORMER, "target"}
+    assert {part: taken[part]["_target_"] for part in nemo_file.PARTS} == {p: c[0] for p, c in nemo_file.PARTS.items()}

@@ -45,7 +45,7 @@ def facts(*models: Model, installed: Sequence[str] | None = None, machine: Machi
                     return one
         raise ModelMissing(f"model {name} ({', '.join(formats)}) is in no store", do=f"kuulo models pull {name}")
 
-    everything = [s.name for s in engines.specs()]
+    everything = [*(s.name for s in engines.specs()), *(s.name for s in engines.specs("diarize"))]
     there = everything if installed is None else installed
     return Facts(machine, {n: n in there for n in everything}, models, find, "/store")
 
@@ -212,3 +212,30 @@ def test_a_plan_is_json() -> None:
 
     text = json.dumps(resolve(facts(SMALL), temperature="0").to_json())
     assert json.loads(text)["options"]["temperature"] == [0.0]
+
+
+SORTFORMER = model("sortformer", "nemo")
+
+
+def diarizing(*models: Model, **flags: Any) -> plan.Plan:
+    everyone = [s.name for s in engines.specs("diarize")]
+    return plan.resolve_diarization(site.settle(site.Site(), flags, {}), facts(*models, installed=everyone))
+
+
+@pytest.mark.parametrize("number", ["2", "2-5", "1-3", "7"])
+def test_a_number_of_speakers_is_not_given_to_an_engine_that_cannot_be_told_it(number: str) -> None:
+    named = {"speaker_engine": "nemo", "speaker_model": "sortformer"}
+    for given in ({"speaker_engine": "nemo"}, {"speaker_model": "sortformer"}, named):
+        with pytest.raises(OptionRefused, match=f"--speakers {number}: .*itself how many"):
+            diarizing(SORTFORMER, speakers=number, **given)
+    assert diarizing(SORTFORMER, speakers=number).engine == "resemblyzer", "the next that can"
+    with pytest.raises(OptionRefused, match="itself how many"):
+        resolve(facts(TURBO, SORTFORMER, installed=["faster-whisper", "nemo"]), speakers=number, speaker_engine="nemo")
+
+
+@pytest.mark.parametrize("number", ["auto", "1-4", "1-9"])
+def test_what_such_an_engine_does_anyway_may_be_asked_for(number: str) -> None:
+    chosen = diarizing(SORTFORMER, speakers=number)
+    assert (chosen.engine, chosen.model) == ("nemo", SORTFORMER)
+    onnx = model("speakers", "speakers-onnx")
+    assert diarizing(SORTFORMER, onnx, speakers=number).engine == "sherpa-speakers", "which may find any number"

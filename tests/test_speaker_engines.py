@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import itertools
+import json
+import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,11 +18,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml  # type: ignore[import-untyped, unused-ignore]
 
 import pipelines
 import recordings
 import speaker_models
-from kuulo.engines import pyannote, sherpa_speakers
+from kuulo.engines import nemo, pyannote, sherpa_speakers
 from kuulo.engines.base import Unusable
 from kuulo.formats import json as master
 from kuulo.models import check
@@ -26,6 +31,8 @@ from kuulo.wire import Task
 from speaker_models import talk, tone
 
 Kuulo = Callable[..., subprocess.CompletedProcess[str]]
+
+SOURCES = Path(pyannote.__file__).resolve().parents[2]
 
 TALK = (("low", 3), ("", 1), ("high", 4), ("", 0.5), ("low", 2), ("both", 2), ("high", 3), ("", 1))
 
@@ -338,3 +345,170 @@ class Runs:
 
     def __reduce__(self) -> Any:
         return (Path.touch, (self.path,))
+
+
+# ---------------------------------------------------------------------- NeMo: what it is told and what it tells
+
+
+def test_what_nemos_lines_say() -> None:
+    lines = ["0.000 2.000 speaker_1", "1.200 4.990 speaker_0", "4.900 5.120 speaker_1", "5.040 5.120 speaker_0"]
+    assert [(t.start_ms, t.end_ms, t.speaker) for t in nemo.turns_of(lines, 5_000)] == [
+        (0, 2000, "speaker_1"), (1200, 4990, "speaker_0"), (4900, 5000, "speaker_1"),
+    ]  # fmt: skip
+    assert nemo.turns_of([], 5_000) == []
+
+
+def test_a_sortformer_cannot_be_told_how_many() -> None:
+    for speakers in ([1, 99], [1, 4]):
+        assert nemo.refuse({"speakers": speakers}) == {}
+    for speakers in ([2, 2], [1, 3], [2, 5]):
+        assert list(nemo.refuse({"speakers": speakers})) == ["speakers"]
+    shown = nemo.native({"model_path": "/models/x y.nemo", "device": "cpu"}, {"chunk_len": 100, "onset": 0.6})
+    compile(shown, "native", "exec")
+    assert "'/models/x y.nemo'" in shown and "chunk_len = 100" in shown and "turning.onset = 0.6" in shown
+    assert "restore_from" in nemo.native({}, {}) and "turning" not in nemo.native({}, {})
+
+
+def test_a_sortformer_that_is_not_there_or_is_none(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+
+    def load(path: Path, **raw: Any) -> None:
+        nemo.load(Task("diarize", "nemo", "m", str(path), {}, raw))
+
+    with pytest.raises(Unusable, match="there is no model"):
+        load(tmp_path / "x.nemo")
+    with pytest.raises(Unusable, match="nonsense"):
+        load(tmp_path / "x.nemo", nonsense=1)
+    evil = pipelines.SORTFORMER | {"target": pipelines.TARGET, "loss": {"_target_": "os.system"}}
+    with pytest.raises(Unusable, match=r"the class 'os\.system' as loss"):
+        load(pipelines.nemo(tmp_path / "x.nemo", json.dumps(evil)))
+    (tmp_path / "x.nemo").write_bytes(b"nothing")
+    with pytest.raises(Unusable, match="no whole archive"):
+        load(tmp_path / "x.nemo")
+
+
+# ---------------------------------------------------------------------- NeMo itself, where it is installed
+
+
+@pytest.fixture(scope="module")
+def streaming(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Kuulo's own environment does not have the package. In NeMo's, with pytest: the first lines of
+    docs/engines/speakers.md, "Run for this page"."""
+    pytest.importorskip("nemo.collections.asr", reason="NeMo is in an environment of its own")
+    return speaker_models.sortformer(tmp_path_factory.mktemp("nemo") / "tönes 'x'.nemo")
+
+
+def sortformer(path: Path, raw: dict[str, Any] | None = None) -> Any:
+    return nemo.load(Task("diarize", "nemo", "tones", str(path), {"device": "cpu"}, raw or {}))
+
+
+LONG = TALK * 8
+"""132 s: four pieces of a streaming model."""
+
+
+def test_nemo_tells_two_apart_from_piece_to_piece(streaming: Path) -> None:
+    assert check.problems("nemo", streaming) == []
+    session = sortformer(streaming)
+    for times in (1, 8):
+        found = session.diarize(talk(*TALK * times))
+        one = [(0, 3_000), (4_000, 8_000), (8_500, 12_500), (10_500, 15_500)]
+        assert near(found.turns, [(start + 16_500 * n, end + 16_500 * n) for n in range(times) for start, end in one])
+        turns = [turn.speaker for turn in found.turns if turn.end_ms - turn.start_ms >= 50]
+        assert turns == ["speaker_0", "speaker_1"] * (2 * times) and found.voices == {}
+
+
+def test_nemo_piece_by_piece_is_nemo_at_once(streaming: Path) -> None:
+    """Features of a piece are those that it has in the whole recording; the native call says the same turns."""
+    torch = pytest.importorskip("torch")
+    for raw in ({}, {"chunk_len": 50, "chunk_left_context": 3, "chunk_right_context": 7, "fifo_len": 20}):
+        session = sortformer(streaming, {**raw, "onset": 0.6})
+        for length in (len(talk(*LONG)), 700_003, 3_201, 400):
+            samples = talk(*LONG)[:length]
+            with torch.inference_mode():
+                assert torch.equal(session._in_pieces(samples), session._at_once(samples))
+        names: dict[str, Any] = {"audio": talk(*LONG)}
+        exec(nemo.native({"model_path": str(streaming), "device": "cpu"}, {**raw, "onset": 0.6}), names)
+        assert session.diarize(talk(*LONG)).turns == nemo.turns_of(names["turns"], 132_000)
+
+
+def test_nemo_at_the_ends(streaming: Path) -> None:
+    session = sortformer(streaming)
+    for length in (1, 159, 160, 319, 16_000 * 12):
+        assert session.diarize(np.zeros(length, np.float32)).turns == []
+    for seconds in (0.5, 2.03, 30.45):
+        turns = session.diarize(tone("low", seconds)).turns
+        assert 0 <= seconds * 1000 - max(turn.end_ms for turn in turns) <= 90
+
+
+def test_a_sortformer_that_is_no_streaming_one_has_a_longest_recording(streaming: Path, tmp_path: Path) -> None:
+    path = speaker_models.sortformer(tmp_path / "x.nemo", streaming=False, steps=0)
+    session = sortformer(path, {"longest_s": "20"})
+    session.diarize(np.zeros(16_000 * 20, np.float32))
+    with pytest.raises(ValueError, match="all of a recording at once, and 20 s need"):
+        session.diarize(np.zeros(16_000 * 20 + 1, np.float32))
+
+
+def test_options_and_weights_that_nemo_does_not_take(streaming: Path, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    with pytest.raises(Unusable, match="chunk_len"):
+        sortformer(streaming, {"chunk_len": 0})
+    with tarfile.open(streaming) as archive:
+        config = yaml.safe_load(archive.extractfile("./model_config.yaml"))  # type: ignore[arg-type]
+        weights = torch.load(archive.extractfile("./model_weights.ckpt"), weights_only=True)
+
+    def changed(**more: Any) -> Path:
+        torch.save({**weights, **more}, tmp_path / "w.ckpt")
+        told = {"./model_weights.ckpt": (tmp_path / "w.ckpt").read_bytes()}
+        with tarfile.open(tmp_path / "y.nemo", "w:") as out:
+            for name, content in {**told, "./model_config.yaml": json.dumps(config).encode()}.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                out.addfile(info, io.BytesIO(content))
+        return tmp_path / "y.nemo"
+
+    # What is of training alone may be there; a section that NeMo would make something of is left out.
+    config |= {"train_ds": {"manifest_filepath": "/nowhere"}, "optim": {"name": "adamw"}}
+    sortformer(changed(**{"loss.x": torch.ones(1)}))
+    with pytest.raises(Unusable, match=r"not those of its configuration: encoder\.x"):
+        sortformer(changed(**{"encoder.x": torch.ones(1)}))
+    config["encoder"]["n_layers"] = 2
+    with pytest.raises(Unusable, match=r"not those of its configuration: encoder\.layers\.1"):
+        sortformer(changed())
+    config["encoder"]["nonsense"] = 1
+    with pytest.raises(Unusable, match="NeMo cannot load"):
+        sortformer(changed())
+
+
+def test_nothing_in_a_sortformer_is_run(streaming: Path, tmp_path: Path) -> None:
+    """Also where nobody has looked before: the engine reads weights alone."""
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return os.system, (f"touch {tmp_path / 'marker'}",)
+
+    raw = pipelines.pickled({**pipelines.STATE, "x": Evil()})
+    told = json.dumps({**pipelines.SORTFORMER, "target": pipelines.TARGET})
+    with pytest.raises(Unusable, match="NeMo cannot load"):
+        sortformer(pipelines.nemo(tmp_path / "x.nemo", told, raw))
+    assert not (tmp_path / "marker").exists()
+
+
+def test_nemo_opens_no_connection_and_leaves_no_file(streaming: Path, tmp_path: Path) -> None:
+    """In a process of its own, whose sockets fail and whose home and temporary folder are empty."""
+    home = tmp_path / "home"
+    home.mkdir()
+    code = (
+        "import socket, sys\n"
+        "def refuse(*_, **__): raise AssertionError('a connection')\n"
+        "socket.socket.connect = socket.getaddrinfo = refuse\n"
+        "import numpy\n"
+        "from kuulo.engines import nemo\n"
+        "from kuulo.wire import Task\n"
+        "session = nemo.load(Task('diarize', 'nemo', 'm', sys.argv[1], {'device': 'cpu'}, {}))\n"
+        "print(session.diarize(numpy.zeros(50_000, numpy.float32)).turns)\n"
+    )
+    environ = {"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(home), "PYTHONPATH": str(SOURCES)}
+    words = [sys.executable, "-c", code, str(streaming)]
+    done = subprocess.run(words, env=environ, cwd=home, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.strip().endswith("[]"), done.stderr
+    assert sorted(str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()) == []

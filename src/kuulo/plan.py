@@ -277,6 +277,11 @@ def choose_diarizer(values: Mapping[str, Any], facts: Facts, roster: Roster | No
         )
     if wanted:
         spec = named_engine(str(wanted), facts, DIARIZE)
+        if why_not := _miscount(spec, values):
+            raise OptionRefused(
+                f"{spec.name} cannot do this: --speakers {values['speakers']}: {why_not}",
+                do="take --speakers auto, or another --speaker-engine",
+            )
         if not spec.model_formats:
             if model:
                 raise OptionRefused(
@@ -303,12 +308,29 @@ def choose_diarizer(values: Mapping[str, Any], facts: Facts, roster: Roster | No
         raise EngineMissing("no engine that tells speakers apart is installed", do="pip install kuulo")
     if model:
         spec, found, why = _for_model(str(model), usable, facts)
+        if why_not := _miscount(spec, values):
+            raise OptionRefused(
+                f"{spec.name} with {found.name} cannot do this: --speakers {values['speakers']}: {why_not}",
+                do="take --speakers auto, or another --speaker-model",
+            )
         return _diarizer(spec, found, why, facts)
     for spec in usable:
+        if _miscount(spec, values):
+            continue
         best = _best([m for m in facts.models if m.format in spec.model_formats])
         if best or not spec.model_formats:
             return _diarizer(spec, best, "the first installed engine in order of preference that has its model", facts)
     raise ModelMissing("no store has a model that tells speakers apart", looked_at=facts.stores)
+
+
+def _miscount(spec: EngineSpec, values: Mapping[str, Any]) -> str | None:
+    """Why an engine cannot find as many speakers as were asked for; None where it can, or nothing was asked."""
+    if values["speakers"] in ("auto", speakers.CHANNELS, "none"):
+        return None
+    if "speakers" not in spec.options:
+        return "how many there are cannot be said"
+    why: str | None = engines.module(spec.name).refuse(number_of(values)).get("speakers")
+    return why
 
 
 def with_voices(facts: Facts) -> str | None:

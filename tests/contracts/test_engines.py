@@ -116,7 +116,7 @@ MOST_FILES = 3
 @pytest.mark.parametrize("name", [n for n in engines.MODULES if n != "null"])
 def test_few_files_name_an_engine(name: str) -> None:
     """Whoever adds an engine touches hardly anything else. (Examples in docstrings and comments do not count, nor does
-    a package's name where an engine says which packages it needs, a program of the same name whose command line Kuulo
+    a package's or module's name where an engine says what it needs, a program of the same name whose command line Kuulo
     understands, nor a model format of the same name.)"""
     naming = set()
     programs = {SOURCE / "commands" / "__init__.py", SOURCE / "commands" / f"{name.replace('-', '_')}.py"}
@@ -131,7 +131,7 @@ def test_few_files_name_an_engine(name: str) -> None:
 
 
 PACKAGES = {
-    Path(*engines.MODULES[spec.name].split(".")).name: {spec.package, *spec.packages} - {spec.name}
+    Path(*engines.MODULES[spec.name].split(".")).name: {spec.package, spec.module, *spec.packages} - {spec.name}
     for spec in engines.every()
     if spec.name in engines.MODULES
 }

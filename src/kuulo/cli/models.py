@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kuulo.models.stores import Stores
     from kuulo.models.verifying import Verified
 
-FORMAT_NAMES = ("ct2", "ggml", "hf", "onnx", "pt", "pyannote", "speakers-onnx")
+FORMAT_NAMES = ("ct2", "ggml", "hf", "nemo", "onnx", "pt", "pyannote", "speakers-onnx")
 
 _format = click.option("--format", "format_", type=click.Choice(FORMAT_NAMES), help="Format of the files.")
 _json = click.option("--json", "as_json", is_flag=True, help="For machines.")

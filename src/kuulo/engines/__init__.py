@@ -31,6 +31,7 @@ MODULES: Dict[str, str] = {
     "silero": "kuulo.engines.silero",
     "pyannote": "kuulo.engines.pyannote",
     "sherpa-speakers": "kuulo.engines.sherpa_speakers",
+    "nemo": "kuulo.engines.nemo",
     "resemblyzer": "kuulo.engines.resemblyzer",
     "channels": "kuulo.engines.channels",
     "null": "kuulo.engines.null",

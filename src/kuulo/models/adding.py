@@ -123,7 +123,7 @@ def _refuse_damaged(format_: str, path: Path, *, told: Path | None = None) -> No
 
 
 def _only_file(folder: Path) -> Path:
-    """The one file of a ggml or pt model's folder in a store, or the folder."""
+    """The one file of a ggml, nemo or pt model's folder in a store, or the folder."""
     try:
         return manifest.read(folder.absolute(), "path").path
     except Damaged:

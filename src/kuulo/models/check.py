@@ -8,12 +8,13 @@ the right ones is for `store.verify`, which hashes them.
 | ct2 | a CTranslate2 folder | ct2.py |
 | ggml | a whisper.cpp file | ggml.py |
 | hf | a Hugging Face folder | hf.py |
+| nemo | a NeMo file that tells speakers apart | nemo.py |
 | onnx | a folder of ONNX files | onnx.py |
 | pt | an openai-whisper file | pt.py |
 | pyannote | pyannote.audio's speaker pipeline, a folder with sub-folders | pyannote.py |
 | speakers-onnx | sherpa-onnx's speaker pipeline, a folder of ONNX files | speakers_onnx.py |
 
-The last two tell speakers apart and know no words; the others are Whispers.
+nemo and the last two tell speakers apart and know no words; the others are Whispers.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kuulo.models import ct2, ggml, hf, onnx, pt, pyannote, speakers_onnx
+from kuulo.models import ct2, ggml, hf, nemo, onnx, pt, pyannote, speakers_onnx
 from kuulo.models.binary import Damaged
 from kuulo.models.shape import Shape
 
@@ -35,6 +36,7 @@ FORMATS: dict[str, Any] = {
     "onnx": onnx,
     "pyannote": pyannote,
     "speakers-onnx": speakers_onnx,
+    "nemo": nemo,
 }
 FOLDERS = frozenset({"ct2", "hf", "onnx", "pyannote", "speakers-onnx"})
 """Formats that are a folder; the others are one file."""
@@ -42,7 +44,7 @@ FOLDERS = frozenset({"ct2", "hf", "onnx", "pyannote", "speakers-onnx"})
 NESTED = frozenset({"pyannote"})
 """Formats whose files may lie in sub-folders of the folder."""
 
-DIARIZING = frozenset({"pyannote", "speakers-onnx"})
+DIARIZING = frozenset({"nemo", "pyannote", "speakers-onnx"})
 """Formats of models that tell speakers apart; the others recognise words."""
 
 SUFFIX = {"ggml": ".bin", "pt": ".pt"}

@@ -14,7 +14,7 @@ import pickletools
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from kuulo.models.binary import Damaged
 
@@ -64,65 +64,70 @@ class _Inert(pickle.Unpickler):
 
 
 def values(path: Path, globals_: Collection[str], *, new: bool = False) -> Any:
-    """What the file's pickle describes, in plain values and stand-ins, after the whole archive was found complete.
+    """What the file's pickle describes: see `values_in`."""
+    with path.open("rb") as file:
+        return values_in(file, path.name, globals_, new=new)
+
+
+def values_in(file: IO[bytes], name: str, globals_: Collection[str], *, new: bool = False) -> Any:
+    """What the pickle of an open file describes, in plain values and stand-ins, after the whole archive was found
+    complete. `name`: what people know it by.
 
     `globals_`: the only ones that it may name. `new`: whether it may make objects of them (NEWOBJ), beside calling
     them. Raises Damaged for anything else, and for what could run code."""
-    raw = _data(path)
+    raw = _data(file, name)
     _refuse_code(raw, globals_, REFUSED_OPCODES - ({"NEWOBJ"} if new else set()))
     try:
         # Every class is a stand-in, and what could look one up in another way was refused: nothing is run.
         return _Inert(io.BytesIO(raw)).load()
     except (pickle.UnpicklingError, ArithmeticError, AttributeError, EOFError, LookupError, MemoryError) as error:
-        raise Damaged(f"the pickle inside {path.name} is damaged ({error})") from error
+        raise Damaged(f"the pickle inside {name} is damaged ({error})") from error
     except (RecursionError, TypeError, ValueError) as error:
-        raise Damaged(f"the pickle inside {path.name} is damaged ({error})") from error
+        raise Damaged(f"the pickle inside {name} is damaged ({error})") from error
 
 
-def _data(path: Path) -> bytes:
+def _data(file: IO[bytes], name: str) -> bytes:
     """The bytes of data.pkl, the one that PyTorch would read."""
-    with path.open("rb") as file:
-        if file.read(4) != MAGIC:
-            raise Damaged(
-                f"{path.name} is not a zip archive: damaged, or in PyTorch's format from before 1.6 (then save "
-                f"it again: torch.save(torch.load(OLD, weights_only=True), NEW))"
-            )
+    if file.read(4) != MAGIC:
+        raise Damaged(
+            f"{name} is not a zip archive: damaged, or in PyTorch's format from before 1.6 (then save "
+            f"it again: torch.save(torch.load(OLD, weights_only=True), NEW))"
+        )
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
-            _check_places(path, archive, entries)
-            _check_names(path, archive)
+            _check_places(file, name, archive, entries)
+            _check_names(name, archive)
             data = archive.getinfo(f"{entries[0].filename.partition('/')[0]}/data.pkl")
             if data.file_size > LONGEST_PICKLE:
-                raise Damaged(f"{path.name} has a data.pkl of {data.file_size} bytes, far more than PyTorch writes")
+                raise Damaged(f"{name} has a data.pkl of {data.file_size} bytes, far more than PyTorch writes")
             return archive.read(data)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise Damaged(f"{path.name} is truncated or damaged ({error})") from error
+        raise Damaged(f"{name} is truncated or damaged ({error})") from error
     except LookupError as error:
-        raise Damaged(f"{path.name} has no data.pkl as PyTorch writes it") from error
+        raise Damaged(f"{name} has no data.pkl as PyTorch writes it") from error
 
 
-def _check_places(path: Path, archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo]) -> None:
+def _check_places(file: IO[bytes], name: str, archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo]) -> None:
     """Every entry's data lies before the directory, and a header stands where it should."""
-    with path.open("rb") as file:
-        for entry in entries:
-            if entry.compress_type != zipfile.ZIP_STORED:
-                raise Damaged(f"{path.name} is compressed, which PyTorch's files are not")
-            file.seek(entry.header_offset)
-            end = entry.header_offset + 30 + entry.compress_size
-            if file.read(4) != MAGIC or end > archive.start_dir:
-                raise Damaged(f"{path.name} is damaged: {entry.filename} is not complete")
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise Damaged(f"{name} is compressed, which PyTorch's files are not")
+        file.seek(entry.header_offset)
+        end = entry.header_offset + 30 + entry.compress_size
+        if file.read(4) != MAGIC or end > archive.start_dir:
+            raise Damaged(f"{name} is damaged: {entry.filename} is not complete")
 
 
-def _check_names(path: Path, archive: zipfile.ZipFile) -> None:
+def _check_names(name: str, archive: zipfile.ZipFile) -> None:
     """One folder, every name once, and no program: so that the pickle that is checked is the one that is loaded.
 
     PyTorch looks names up without regard to case, and runs an archive that has constants.pkl (TorchScript)."""
-    names = [name.casefold() for name in archive.namelist()]
-    if len(set(names)) != len(names) or len({name.partition("/")[0] for name in names}) != 1 or archive.comment:
-        raise Damaged(f"{path.name} is no archive as PyTorch writes it: names stand in it twice, or in several folders")
-    if any(name.endswith("/constants.pkl") for name in names):
-        raise Damaged(f"{path.name} is TorchScript, a program: it is not loaded")
+    names = [entry.casefold() for entry in archive.namelist()]
+    if len(set(names)) != len(names) or len({entry.partition("/")[0] for entry in names}) != 1 or archive.comment:
+        raise Damaged(f"{name} is no archive as PyTorch writes it: names stand in it twice, or in several folders")
+    if any(entry.endswith("/constants.pkl") for entry in names):
+        raise Damaged(f"{name} is TorchScript, a program: it is not loaded")
 
 
 def _refuse_code(raw: bytes, globals_: Collection[str], refused: Collection[str]) -> None:

@@ -38,7 +38,7 @@ ABANDONED_S = 600
 
 REPO_PATTERN = re.compile(r"[\w.-]+/[\w.-]+")
 
-PREFERRED = ("ct2", "ggml", "pt", "hf", "onnx", "pyannote", "speakers-onnx")
+PREFERRED = ("ct2", "ggml", "pt", "hf", "onnx", "pyannote", "speakers-onnx", "nemo")
 """Which format is pulled when nobody says: that of the default engine first."""
 
 
