@@ -122,7 +122,10 @@ def _lesson(random: np.random.Generator, first: int = FIELD // 2, step: int = SH
     """A window of tones in noise, and for each frame the class that is heard: 0 nobody, 1 low, 2 high, 4 both."""
     longest = random.choice([3.0, 40.0], p=[0.8, 0.2])
     parts = [(("", "low", "high", "both")[n], float(random.uniform(0.3, longest))) for n in random.integers(4, size=40)]
-    samples = np.concatenate([talk(part) * random.uniform(0.3, 1.2) for part in parts])[:WINDOW]
+    loud = random.uniform(0.3, 1.2, len(parts))
+    ends = np.cumsum([seconds for _, seconds in parts])
+    enough = int(np.searchsorted(ends, WINDOW / RATE)) + 1
+    samples = np.concatenate([talk(part) * float(n) for part, n in zip(parts[:enough], loud, strict=False)])[:WINDOW]
     heard = np.concatenate([np.full(round(s * RATE), {"low": 1, "high": 2, "both": 4}.get(n, 0)) for n, s in parts])
     noise = random.normal(0, 10 ** random.uniform(-5, -2.5), WINDOW)
     return (samples + noise).astype(np.float32), heard[first:WINDOW:step]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import html.parser
+import io
 import itertools
 import re
 import sys
@@ -256,7 +258,140 @@ def test_exb_is_a_timeline_and_tiers_of_its_speakers(subject: Transcript) -> Non
     assert sorted(found) == sorted((s, e, xml(who), xml(text)) for s, e, who, text in spoken(subject))
 
 
+CHILDREN = {
+    "basic-transcription": "head,basic-body,(tierformat-table,)?",
+    "head": "meta-information,speakertable,",
+    "meta-information": (
+        "project-name,transcription-name,(referenced-file,)+ud-meta-information,comment,transcription-convention,"
+    ),
+    "speakertable": "(speaker,)*",
+    "speaker": "abbreviation,sex,languages-used,l1,l2,ud-speaker-information,comment,",
+    "basic-body": "common-timeline,(tier,)*",
+    "common-timeline": "(tli,)*",
+    "tier": "(ud-tier-information,)?(event,)*",
+    "event": "(ud-information,)*",
+}
+"""What stands in each element, in this order; nothing in the others. From EXMARaLDA's own definition of the format,
+version 1.4: templates/dtd/1.4/basic-transcription.dtd in the repository Exmaralda-Org/exmaralda."""
+
+WITH_TEXT = {"project-name", "transcription-name", "comment", "transcription-convention", "abbreviation", "event"}
+
+NEEDED = {
+    "referenced-file": {"url"}, "speaker": {"id"}, "sex": {"value"}, "tli": {"id"}, "tier": {"id", "category", "type"},
+    "event": {"start", "end"},
+}  # fmt: skip
+ALLOWED = {"basic-transcription": {"Id"}, "tli": {"time", "type", "bookmark"}, "tier": {"speaker", "display-name"}}
+"""Attributes, by the same source."""
+
+XML_NAME = re.compile(r"[A-Za-z_][\w.-]*")
+
+
+def exb_faults(text: str) -> list[str]:
+    """Where a file is not as EXMARaLDA's definition of the format says."""
+    root = ET.fromstring(text)
+    found = [] if root.tag == "basic-transcription" else [root.tag]
+    for e in root.iter():
+        inside = "".join(f"{child.tag}," for child in e)
+        if not re.fullmatch(CHILDREN.get(e.tag, ""), inside):
+            found.append(f"{e.tag} has {inside}")
+        needed, allowed = NEEDED.get(e.tag, set()), ALLOWED.get(e.tag, set())
+        if not needed <= set(e.attrib) <= needed | allowed:
+            found.append(f"{e.tag} has the attributes {sorted(e.attrib)}")
+        if e.tag not in WITH_TEXT and ((e.text or "").strip() or any((child.tail or "").strip() for child in e)):
+            found.append(f"{e.tag} has text")
+    ids = [e.attrib["id"] for e in root.iter() if "id" in e.attrib]
+    if len(set(ids)) != len(ids) or not all(XML_NAME.fullmatch(id_) for id_ in ids):
+        found.append("an id is none, or there twice")
+    names = {e.attrib["id"] for e in root.iter("speaker")}
+    points = {e.attrib["id"] for e in root.iter("tli")}
+    found += [
+        f"no speaker {e.attrib['speaker']}" for e in root.iter("tier") if e.get("speaker", "") not in {*names, ""}
+    ]
+    found += [f"no point {e.attrib}" for e in root.iter("event") if not {e.attrib["start"], e.attrib["end"]} <= points]
+    found += [e.attrib["value"] for e in root.iter("sex") if e.attrib["value"] not in ("m", "f", "u")]
+    return found + [e.attrib["type"] for e in root.iter("tier") if e.attrib["type"] not in ("t", "d", "a", "l", "u")]
+
+
+@each
+def test_exb_is_as_exmaraldas_definition_of_it_says(subject: Transcript) -> None:
+    text = text_of("exb", subject)
+    assert exb_faults(text) == []
+    for broken in ("<speakertable", "<common-timeline", "<comment"):
+        assert exb_faults(re.sub(rf"{broken} ?/>|{broken}>.*?</{broken[1:]}>", "", text, count=1, flags=re.S))
+
+
+@given(anything())
+@settings(QUICK, max_examples=40)
+def test_any_exb_is(subject: Transcript) -> None:
+    assert exb_faults(text_of("exb", subject)) == []
+
+
 # ------------------------------------------------------------------ text and tables
+
+
+@each
+def test_mir_eval_reads_the_labels_of_audacity(subject: Transcript, tmp_path: Path) -> None:
+    read = pytest.importorskip("mir_eval.io").load_labeled_intervals
+    (tmp_path / "a.txt").write_bytes(formats.render("audacity", subject, PLAIN))
+    intervals, found = read(tmp_path / "a.txt", delimiter="\t", comment=None)
+    told = [(ms(start), ms(end), label) for (start, end), label in zip(intervals, found, strict=True)]
+    assert told == [(s, e, f"{who}: {text}" if who else text) for s, e, who, text in spoken(subject)]
+
+
+@each
+def test_python_reads_the_table_for_nvivo_as_a_spreadsheet_does(subject: Transcript) -> None:
+    """With the quotes of spreadsheets: a table parted by tabs is read so unless one says otherwise."""
+    heading, *rows = csv.reader(io.StringIO(text_of("nvivo", subject), newline=""), "excel-tab")
+    assert heading == ["Timespan", "Speaker", "Content"]
+    found = [(*(tenths(time) for time in span.split(" - ")), who, text) for span, who, text in rows]
+    assert sorted(found) == sorted((s // 100, e // 100, who, text) for s, e, who, text in spoken(subject))
+    assert [start for start, *_ in found] == sorted(start for start, *_ in found)
+
+
+def tenths(time: str) -> int:
+    """Tenths of a second in `00:01:02.3`; hours have two digits, or more above 99."""
+    hours, minutes, seconds, tenth = re.fullmatch(r"(\d\d+):([0-5]\d):([0-5]\d)\.(\d)", time).groups()  # type: ignore[union-attr]
+    return ((int(hours) * 60 + int(minutes)) * 60 + int(seconds)) * 10 + int(tenth)
+
+
+def test_a_quote_that_begins_a_cell_is_no_quote_of_the_table() -> None:
+    subject = said(hearing(' "Hei" hän sanoi.', 0, 900, "S1"), hearing(' "', 1_000, 2_000, "S1"))
+    assert text_of("nvivo", subject).splitlines()[1:] == [
+        '00:00:00.0 - 00:00:00.9\tS1\t\u201cHei" hän sanoi.',
+        "00:00:01.0 - 00:00:02.0\tS1\t\u201c",
+    ]
+    assert [row[2] for row in csv.reader(io.StringIO(text_of("nvivo", subject)), "excel-tab")][
+        1
+    ] == '\u201cHei" hän sanoi.'
+
+
+def read_f4(text: str) -> list[tuple[int, str]]:
+    """End in tenths of a second and words of each paragraph, as Subtitle Edit finds them in a text of f4 (`F4Text` in
+    its libse): what stands between two `#` is a time when it is `00:00:00-0`, else words."""
+    found, words = [], ""
+    for part in filter(None, text.strip().split("#")):
+        if re.fullmatch(r"\d\d+:\d\d:\d\d-\d", part):
+            found.append((tenths(part.replace("-", ".")), words.strip()))
+            words = ""
+        else:
+            words += part
+    return [*found, *([(-1, words)] if words.strip() else [])]
+
+
+@each
+def test_f4_is_read_as_subtitle_edit_does(subject: Transcript) -> None:
+    told = [(e // 100, f"{who}: {text}" if who else text) for _, e, who, text in spoken(subject)]
+    assert read_f4(text_of("f4", subject)) == [(end, text.replace("#", "\uff03")) for end, text in told]
+
+
+@each
+def test_timestamps_are_one_time_before_each_paragraph(subject: Transcript) -> None:
+    """`[hh:mm:ss]` before a paragraph, as the documents of aTrain and of MAXQDA's import show it."""
+    rows = text_of("timestamps", subject).splitlines()
+    found = [re.fullmatch(r"\[(\d\d+:[0-5]\d:[0-5]\d)\] (\S.*)", row) for row in rows]
+    told = [(tenths(f"{row[1]}.0") // 10, row[2]) for row in found if row]
+    assert len(told) == len(rows) and [second for second, _ in told] == sorted(second for second, _ in told)
+    assert sorted(told) == sorted((s // 1000, f"{who}: {text}" if who else text) for s, _, who, text in spoken(subject))
 
 
 def test_text_with_times_has_the_forms_that_programs_know() -> None:
@@ -336,8 +471,6 @@ def test_html_says_the_words_and_where_they_are() -> None:
 
 
 def test_docx_numbers_its_lines_but_not_the_headings() -> None:
-    import io
-
     docx: Any = pytest.importorskip("docx")
     document = docx.Document(io.BytesIO(formats.render("docx", ODD, PLAIN)))
     section = document.sections[0]._sectPr
