@@ -439,6 +439,24 @@ def test_onnx_files_of_two_repositories_are_one_model_under_their_own_names(pull
     assert [r.repo for r in ref.repositories] == list(ONNX) and {s.state for s in files.verify(ref)} == {"ok"}
 
 
+def test_a_sortformer_is_one_file_of_its_repository(
+    pull_speakers: Pull, speakers: hub.Hub, mine: Store, tmp_path: Path
+) -> None:
+    entry, source = catalog.find("sortformer")
+    assert (entry.name, source.format, len(source.sha256 or "")) == ("diar_streaming_sortformer_4spk-v2.1", "nemo", 64)
+    content = pipelines.nemo(tmp_path / "made.nemo").read_bytes()
+    speakers.repos[str(source.repo)] = {str(source.file): content, "README.md": b"no"}  # type: ignore[index]
+    with pytest.raises(ModelMissing, match="sha256"):
+        pull_speakers("sortformer")
+    assert Stores((mine,)).list() == []
+    told = {"nemo": dataclasses.replace(source, sha256=hashlib.sha256(content).hexdigest())}
+    catalog.load()[entry.name] = dataclasses.replace(entry, sources=told)  # type: ignore[index]
+    ref = pull_speakers("sortformer")
+    assert [f.path for f in ref.files] == [source.file] and ref.path.read_bytes() == content
+    assert (ref.name, ref.task, ref.repo, ref.revision) == (entry.name, "diarize", source.repo, hub.COMMIT)
+    assert Stores((mine,)).resolve("sortformer", ("nemo",)) == ref and {s.state for s in files.verify(ref)} == {"ok"}
+
+
 def test_a_part_that_is_not_what_the_catalogue_knows_is_refused(
     pull_speakers: Pull, mine: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

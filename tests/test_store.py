@@ -420,6 +420,23 @@ def test_a_pipeline_with_sub_folders_is_one_model(link: bool, mine: Store, tmp_p
     assert list((mine.folder / store.STAGING).iterdir()) == []
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_a_sortformer_is_added_as_one_file(link: bool, mine: Store, tmp_path: Path) -> None:
+    source = pipelines.nemo(tmp_path / "hub" / "diar_streaming_sortformer_4spk-v2.1.nemo")
+    added = adding.add(mine, source, link=link)
+    assert (added.name, added.format, added.task) == ("diar_streaming_sortformer_4spk-v2.1", "nemo", "diarize")
+    assert added.rank < catalog.LAST_RANK and added.path.samefile(source) == link
+    stores = layered(mine.folder)
+    assert stores.list() == [added] == [stores.resolve("sortformer", ("nemo",))] and stores.troubles() == []
+    assert {s.state for s in files.verify(added)} == {"ok"}
+    assert adding.at_path(source, ("nemo",)).digest == added.digest
+    with pytest.raises(ModelMissing, match="is NeMo"):
+        adding.at_path(source, ("pyannote",))
+    other = pipelines.nemo(tmp_path / "asr.nemo", json.dumps({"target": "nemo.collections.asr.models.EncDecCTCModel"}))
+    with pytest.raises(ModelMissing, match="EncDecCTCModel"):
+        adding.add(mine, other)
+
+
 def test_a_config_that_names_repositories_is_made_to_name_the_parts_beside_it(mine: Store, tmp_path: Path) -> None:
     source = pipelines.pyannote(tmp_path / "own", pipelines.VERSION_3)
     with pytest.raises(ModelMissing, match=r"names the segmentation 'pyannote/segmentation-3\.0'"):

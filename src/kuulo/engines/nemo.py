@@ -33,7 +33,7 @@ SPEC = EngineSpec(
     model_formats=("nemo",),
     packages=("torch", "numpy"),
     options={
-        "speakers": Native("", "auto: up to as many as the model knows, four in those that are published"),
+        "speakers": Native("", "as many as it hears, up to those that the model knows: four in the published ones"),
         "device": Native("to", "a PyTorch device"),
         "threads": Native("torch.set_num_threads"),
     },
