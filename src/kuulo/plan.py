@@ -304,6 +304,8 @@ def choose_diarizer(values: Mapping[str, Any], facts: Facts, roster: Roster | No
             )
         return _diarizer(spec, best, f"engine named; {best.name} is the best of its models in the store", facts)
     usable = [s for s in engines.specs(DIARIZE) if facts.installed.get(s.name) and s.name != speakers.CHANNELS]
+    if not usable and facts.denied:
+        raise UsageError("this site offers you no engine that tells speakers apart", looked_at=", ".join(facts.denied))
     if not usable:
         raise EngineMissing("no engine that tells speakers apart is installed", do="pip install kuulo")
     if model:

@@ -22,6 +22,9 @@ NAMED = 12
 """As many files are named; of more it is said how many."""
 
 
+_nodes = click.option("--nodes", is_flag=True, help="Also as Slurm's jobs: `kuulo selftest` on each kind of node.")
+
+
 @click.group()
 def deploy() -> None:
     """For who runs a centre: commands, modules and the portal's app for everybody, from the site's file.
@@ -51,8 +54,9 @@ def plan(as_json: bool) -> None:
 
 @deploy.command()
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@_nodes
 @click.option("--json", "as_json", is_flag=True, help="For machines; does not ask.")
-def apply(yes: bool, as_json: bool) -> None:
+def apply(yes: bool, nodes: bool, as_json: bool) -> None:
     """Write the next version, prove that it works, and put it in use.
 
     Where nothing would change, nothing is done. A version that does not work is taken away again, and users keep what
@@ -87,7 +91,7 @@ def apply(yes: bool, as_json: bool) -> None:
         if not as_json:
             _show_proof(proof)
 
-    gone = applying.apply(loaded, change, tell)
+    gone = applying.apply(loaded, change, tell, nodes=nodes)
     if as_json:
         told = [_proof_json(p) for p in proofs]
         click.echo(json.dumps({**answer, "applied": True, "proofs": told, "removed": list(gone)}, indent=1))
@@ -100,8 +104,9 @@ def apply(yes: bool, as_json: bool) -> None:
 
 @deploy.command()
 @click.argument("version", required=False)
+@_nodes
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
-def test(version: str | None, as_json: bool) -> int:
+def test(version: str | None, nodes: bool, as_json: bool) -> int:
     """Prove that VERSION works; without it, the one in use."""
     from kuulo import site
     from kuulo.cli.transcribe import stop_when_told
@@ -120,7 +125,7 @@ def test(version: str | None, as_json: bool) -> int:
         )
     own = site.load({"KUULO_SITE": str(where.path(chosen) / "site.toml")})
     made = making.deployment(own, where, chosen)
-    proofs = proving.prove(made, (lambda proof: None) if as_json else _show_proof)
+    proofs = proving.prove(made, (lambda proof: None) if as_json else _show_proof, nodes=nodes)
     if as_json:
         click.echo(json.dumps({"version": chosen, "proofs": [_proof_json(p) for p in proofs]}, indent=1))
     return EXIT_CANNOT_RUN if any(proof.ok is False for proof in proofs) else 0

@@ -64,16 +64,17 @@ def _by_hand(where: Versions, version: str, was: dict[str, str]) -> Difference:
         ) from error
 
 
-def apply(site: Site, change: Change, tell: Callable[[Proof], None]) -> Sequence[str]:
+def apply(site: Site, change: Change, tell: Callable[[Proof], None], *, nodes: bool = False) -> Sequence[str]:
     """Write the next version, prove that it works, and put it in use; the versions that were taken away for it. Raises
-    CannotRun when it does not work: it is gone then, and users keep what they have."""
+    CannotRun when it does not work: it is gone then, and users keep what they have. `nodes`: prove it on each kind of
+    node too."""
     where = versions.of(site.centre)
     folder = where.path(change.next_version)
     tree.write(change.entries, folder)
     try:
         for build in making.builds(change.made):
             _pin(build, change.next_version)
-        failed = [proof for proof in proving.prove(change.made, tell) if proof.ok is False]
+        failed = [proof for proof in proving.prove(change.made, tell, nodes=nodes) if proof.ok is False]
         if failed:
             raise CannotRun(
                 f"the version {change.next_version} does not work, and is not put in use",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from kuulo import engines
-from kuulo.deploy import commands, library, module, versions
+from kuulo.deploy import commands, library, module, portal, versions
 from kuulo.deploy.base import Deployment, Files
 from kuulo.deploy.tree import Entry
 from kuulo.deploy.versions import Versions
@@ -17,10 +17,14 @@ from kuulo.models.store import Store
 from kuulo.models.stores import Stores
 from kuulo.site import Site
 
-TARGETS: Mapping[str, tuple[str, Callable[[Deployment], Files]]] = {
-    "modules": ("modules", module.render),
+APP = "portal/kuulo"
+"""The folder in a version that has the portal's app."""
+
+TARGETS: Mapping[str, Callable[[Deployment], Files]] = {
+    "modules": module.render,
+    APP: lambda made: portal.render(made) if made.site.centre.portal.get("folder") else {},
 }
-"""What is rendered beside the commands -> its folder in a version, and by whom."""
+"""What is rendered beside the commands: its folder in a version, and by whom."""
 
 
 def deployment(site: Site, where: Versions, version: str) -> Deployment:
@@ -65,7 +69,7 @@ def tree(made: Deployment) -> dict[str, Entry]:
         found[path] = Entry(data)
     for path, file in commands.render(made, made.folder / library.PYTHON).items():
         found[path] = Entry(file.text.encode("utf-8", "surrogateescape"), file.mode)
-    for folder, render in TARGETS.values():
+    for folder, render in TARGETS.items():
         for path, file in render(made).items():
             found[f"{folder}/{path}"] = Entry(file.text.encode("utf-8", "surrogateescape"), file.mode)
     return found

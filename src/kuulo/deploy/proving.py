@@ -5,19 +5,23 @@ Each proof runs as a program of its own, with an empty home and a scratch folder
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kuulo import miniature, naming, site_check
-from kuulo.deploy import library, module
+from kuulo.deploy import library, making, module
 from kuulo.deploy.base import Deployment
 from kuulo.errors import KuuloError
 from kuulo.formats import json as master
+from kuulo.selftest.outcome import FAILED, PASSED
 
 TIME_LIMIT_S = 900
 """How long one proof may take: loading a large model from a busy disk takes minutes."""
@@ -39,17 +43,18 @@ class Proof:
     said: str
 
 
-def prove(made: Deployment, tell: Callable[[Proof], None]) -> list[Proof]:
-    """All proofs of a version that is written. `tell` is called as each ends."""
+def prove(made: Deployment, tell: Callable[[Proof], None], *, nodes: bool = False) -> list[Proof]:
+    """All proofs of a version that is written. `tell` is called as each ends. `nodes`: also as Slurm's jobs, one on
+    each kind of node."""
     found = []
     with tempfile.TemporaryDirectory(prefix="kuulo-prove-") as folder:
-        for proof in _proofs(made, Path(folder)):
+        for proof in _proofs(made, Path(folder), nodes=nodes):
             tell(proof)
             found.append(proof)
     return found
 
 
-def _proofs(made: Deployment, scratch: Path) -> Iterator[Proof]:
+def _proofs(made: Deployment, scratch: Path, *, nodes: bool) -> Iterator[Proof]:
     program = str(made.program)
     yield _open(made)
     yield _run("the command", [program, "--version"], scratch, expect=made.version.rpartition("-")[0])
@@ -57,10 +62,60 @@ def _proofs(made: Deployment, scratch: Path) -> Iterator[Proof]:
         "the settings", [program, "site", "check", "--quiet"], scratch, good="they can be read, and fit together"
     )
     yield _transcript(made, scratch)
-    for name in made.environments:
-        yield _run(f"the engine {name}", [program, "engines", "check", name], scratch)
+    yield from _selftest(made, scratch)
     for one in module.modules(made):
         yield _module(made, one, scratch)
+    app = made.folder / making.APP
+    if app.is_dir():
+        yield _run("the portal's app", [program, "portal", "check", str(app)], scratch, good="no mistake was found")
+    if nodes:
+        yield from _on_nodes(made)
+
+
+def _selftest(made: Deployment, scratch: Path) -> Iterator[Proof]:
+    """Every engine that users get, through every stage of a run."""
+    done = _call([str(made.program), "selftest", "--json"], scratch)
+    nodes = _nodes(done)
+    if nodes is None:
+        yield _judged("the self-test", done, "")
+        return
+    yield from (_outcome(one) for node in nodes for one in node["outcomes"])
+
+
+def _on_nodes(made: Deployment) -> Iterator[Proof]:
+    """The same on each kind of node, as jobs of who deploys, whose folders the nodes see."""
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("KUULO_", "PYTHON", "VIRTUAL_ENV"))}
+    command = [str(made.program), "selftest", "--on", "slurm", "--json"]
+    done = _called(command, Path.home(), environ, 2 * 3600)
+    nodes = _nodes(done)
+    if nodes is None:
+        yield _judged("nodes", done, "")
+        return
+    for node in nodes:
+        where = f"{node['host'] or 'no node'} ({node['kind']})"
+        if node["why"]:
+            yield Proof(where, False, f"{node['why']}: {node['looked_at']}")
+        for one in node["outcomes"]:
+            proof = _outcome(one)
+            yield dataclasses.replace(proof, what=f"{where}: {proof.what}")
+
+
+def _nodes(done: subprocess.CompletedProcess[str]) -> list[dict[str, Any]] | None:
+    """What a self-test says; None when it says nothing."""
+    try:
+        found: list[dict[str, Any]] = json.loads(done.stdout)["nodes"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return found
+
+
+def _outcome(one: Mapping[str, Any]) -> Proof:
+    """What became of a pipeline."""
+    who = " + ".join(filter(None, [one["engine"], one["speaker_engine"]]))
+    failures = [f"{stage['name']}: {stage['found']}" for stage in one["stages"] if not stage["ok"]]
+    state = {PASSED: True, FAILED: False}.get(one["state"])
+    good = f"on {one['device']}" if one["device"] else "; ".join(stage["found"] for stage in one["stages"])
+    return Proof(f"the engine {who}, {one['model'] or 'no model'}", state, "; ".join(failures) or good)
 
 
 def _open(made: Deployment) -> Proof:
@@ -142,13 +197,20 @@ def _call(command: Sequence[str], scratch: Path) -> subprocess.CompletedProcess[
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     environ = {**kept, "HOME": str(home), "TMPDIR": str(scratch), "PATH": PATH, "LANG": "C.UTF-8", "NO_COLOR": "1"}
     try:
-        return subprocess.run(
-            command, cwd=home, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-            timeout=TIME_LIMIT_S, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 124, "", f"no end after {TIME_LIMIT_S} s")
-    except OSError as error:
-        return subprocess.CompletedProcess(command, 126, "", f"{naming.shown(Path(command[0]))}: {error.strerror}")
+        return _called(command, home, environ, TIME_LIMIT_S)
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _called(
+    command: Sequence[str], folder: Path, environ: Mapping[str, str], seconds: int
+) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            command, cwd=folder, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            errors="replace", timeout=seconds, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 124, "", f"no end after {seconds} s")
+    except OSError as error:
+        return subprocess.CompletedProcess(command, 126, "", f"{naming.shown(Path(command[0]))}: {error.strerror}")

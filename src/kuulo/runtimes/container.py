@@ -56,7 +56,9 @@ SYSTEM = ("/", "/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/opt/kuulo", 
           "/sys", "/usr", "/var")  # fmt: skip
 """Folders that are the image's own: the machine's cannot be in their place."""
 
-DRIVER = re.compile(r"^\s+(lib(?:cuda|nvidia-\w[\w-]*|nvcuvid|cudadebugger)\.so\.1) .*(?:x86-64|AArch64).* => (\S.*)$", re.M)
+DRIVER = re.compile(
+    r"^\s+(lib(?:cuda|nvidia-\w[\w-]*|nvcuvid|cudadebugger)\.so\.1) .*(?:x86-64|AArch64).* => (\S.*)$", re.M
+)
 """NVIDIA's driver among the libraries that `ldconfig -p` lists. The rest of CUDA comes with the engine."""
 
 
