@@ -146,10 +146,10 @@ def test_what_changes_is_shown_first_and_versions_stay_side_by_side(centre: Cent
     centre.apply()
     first = centre.folder / "kuulo" / "versions" / "0.1.0-1"
     was = tree.on_disk(first)
-    centre.write("[defaults]\nbeam_size = 3\n")
+    centre.write("[defaults]\nspeech_detection = true\n")
     planned = centre.run("deploy", "plan").stdout
     assert "changed: site.toml" in planned
-    assert "+beam_size = 3" in planned
+    assert "+speech_detection = true" in planned
     assert "bin/kuulo" not in planned  # which has the version's name in it, and nothing else that is new
     assert centre.current == "0.1.0-1"
 
@@ -157,9 +157,9 @@ def test_what_changes_is_shown_first_and_versions_stay_side_by_side(centre: Cent
     assert (centre.versions, centre.current) == (["0.1.0-2", "0.1.0-1"], "0.1.0-2")
     assert tree.on_disk(first) == was
     old = centre.folder / "kuulo" / "versions" / "0.1.0-1" / "bin" / "kuulo"
-    for program, number in ((old, 5), (centre.program, 3)):
+    for program, detects in ((old, False), (centre.program, True)):
         told = as_user([str(program), "transcribe", str(miniature.CLIP), "--dry-run", "--json"], centre.folder / "home")
-        assert json.loads(told.stdout)["options"]["beam_size"] == number, told.stderr
+        assert json.loads(told.stdout)["options"]["speech_detection"] is detects, told.stderr
 
 
 def test_rollback_and_forward_again(centre: Centre) -> None:
