@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from kuulo import site as sites
+from kuulo.doctor import containers, examination, folders, gpu, leftovers, mail, modules, page, portal, slurm, space
 from kuulo.doctor import deployed as versions
-from kuulo.doctor import examination, folders, gpu, leftovers, modules, page, portal, slurm, space
 from kuulo.doctor.asking import ask
 from kuulo.doctor.finding import OK, PROBLEM, STATES, UNKNOWN, WARNING, Finding, Looking
 
@@ -570,3 +570,32 @@ def test_the_version_in_use(tmp_path: Path) -> None:
     (tmp_path / "kuulo" / "current").unlink()
     (one,) = versions.check(looking(text, tmp_path))
     assert one.state == WARNING and one.do == "kuulo deploy apply"
+
+
+def test_who_sends_mail(tmp_path: Path, user_cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (one,) = mail.check(looking('[jobs]\nscheduler = "local"\n', tmp_path))
+    assert one.name == "sendmail", "on this machine alone jobs have no scheduler that sends any"
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    (tools / "sendmail").write_text("#!/bin/sh\n")
+    (tools / "sendmail").chmod(0o755)
+    (one,) = mail.check(looking('[jobs]\nmail = "sendmail"\n', tmp_path))
+    assert one.state == OK and one.looked_at == str(tools / "sendmail")
+    user_cluster.use(monkeypatch)
+    (one,) = mail.check(looking('[jobs]\nscheduler = "slurm"\n', tmp_path))
+    there = os.access("/bin/mail", os.X_OK)
+    assert one.state == (OK if there else UNKNOWN) and one.found.startswith("Slurm sends it with /bin/mail")
+
+
+def test_charliecloud_in_an_environment_without_a_user(
+    tmp_path: Path, needs_program: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs_program("ch-run")
+    monkeypatch.delenv("USER", raising=False)
+    text = f'images = "{tmp_path}"\ncontainer = "charliecloud"\n'
+    found = {f.name: f for f in containers.check(looking(text, tmp_path))}
+    assert found["charliecloud"].state == OK, found
+    assert found["user namespaces"].state in (OK, PROBLEM) and found["user namespaces"].looked_at
+    (one,) = containers.check(looking('name = "Without images"\n', tmp_path))
+    assert one.state == OK and "no container is needed" in one.found

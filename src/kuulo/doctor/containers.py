@@ -48,7 +48,7 @@ def _runtime(named: str | None) -> Finding:
     """What starts images: what the site's file names, else the first that is found."""
     programs = {named: PROGRAMS[named]} if named in PROGRAMS else PROGRAMS
     for kind, program in programs.items():
-        answer = ask([program, "--version"])
+        answer = ask([program, "--version"], environ={"USER": str(os.getuid()), **os.environ})  # ch-run wants one
         if answer.ok:
             return Finding(kind, OK, (answer.out.strip().splitlines() or ["version unknown"])[0], answer.command)
         if answer.here:

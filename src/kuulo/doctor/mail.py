@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 
+from kuulo import schedulers
 from kuulo.doctor.asking import ask
 from kuulo.doctor.finding import OK, UNKNOWN, WARNING, Finding, Looking
 from kuulo.errors import KuuloError
@@ -20,7 +21,7 @@ def check(looking: Looking) -> Iterator[Finding]:
     except KuuloError:  # told with the site's file
         yield Finding("mail", UNKNOWN, "[jobs] is not understood", str(looking.site.site_file))
         return
-    if jobs.mail == "sendmail":
+    if jobs.mail == "sendmail" or (jobs.scheduler or schedulers.usual()) == "local":
         program = next((p for p in (shutil.which("sendmail"), *SENDMAIL) if p and os.access(p, os.X_OK)), None)
         if program:
             yield Finding("sendmail", OK, "it is here; compute nodes need it too", program)
@@ -30,9 +31,7 @@ def check(looking: Looking) -> Iterator[Finding]:
         return
     answer = ask(["scontrol", "show", "config"])
     found = re.search(r"^MailProg\s*=\s*(\S+)", answer.out, re.M)
-    if not answer.here:
-        yield Finding("mail", OK, "without a scheduler none is sent")
-    elif not found:
+    if not found:
         yield Finding(
             "mail", UNKNOWN, answer.why or "Slurm names no MailProg", answer.command, "ask Slurm's administrator"
         )
