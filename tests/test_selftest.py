@@ -114,14 +114,15 @@ def test_what_does_not_end_is_ended(kuulo: Kuulo, kuulo_environment: dict[str, s
 
 
 def test_told_to_stop_it_leaves_nothing(
-    kuulo_command: list[str], kuulo_environment: dict[str, str], imagined: Path
+    kuulo_command: list[str], kuulo_environment: dict[str, str], imagined: Path, tmp_path: Path
 ) -> None:
-    environ = {**kuulo_environment, **path(imagined), "FAKE_ENGINE_SECONDS": "600"}
+    mark = tmp_path / "hears"
+    environ = {**kuulo_environment, **path(imagined), "FAKE_ENGINE_SECONDS": "600", "FAKE_ENGINE_MARK": str(mark)}
     command = [*kuulo_command, "selftest", "-e", "imagined"]
     with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as process:
         scratch = Path(environ["TMPDIR"])
         deadline = time.monotonic() + 60
-        while not children(process.pid):
+        while not mark.exists():
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
         workers = children(process.pid)
@@ -174,16 +175,26 @@ GPU_CASES = {
 }
 
 
+def until(true: Callable[[], bool]) -> None:
+    """Wait for it, and for the look at the GPU that goes on meanwhile."""
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(4 * watching.EVERY_S)
+
+
 @pytest.mark.parametrize("case", GPU_CASES)
 def test_the_gpu_has_to_do_the_work(nvml_library: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     """As it is seen of a child of ours, while it runs."""
     monkeypatch.setenv("KUULO_NVML", str(nvml_library))
     monkeypatch.setenv("FAKE_NVML", case)
     watch = Watch()
-    with subprocess.Popen(["sleep", "0.5"]):
+    with subprocess.Popen(["sleep", "600"]) as child:
         watch.start()
-        time.sleep(0.3)
+        until(lambda: not watch.seen or any(seen.had and seen.used for seen in watch.seen.values()))
         watch.stop()
+        child.kill()
     good, said = GPU_CASES[case]
     judged = watching.judge(watch, "cuda:0", hidden=False)
     assert (judged.ok, judged.found) == (good, said)
@@ -243,7 +254,7 @@ def test_in_a_container_numbers_of_processes_are_others(
     monkeypatch.setenv("FAKE_NVML", case)
     watch = Watch()
     watch.start()
-    time.sleep(0.3)
+    until(lambda: any(seen.taken for seen in watch.seen.values()))
     watch.stop()
     inside = watching.judge(watch, "cuda:0", hidden=True)
     assert inside.ok and words in inside.found

@@ -1,10 +1,12 @@
 """An engine for tests that says that it computes on a GPU, and knows what the clip says.
 
-FAKE_ENGINE_SAYS: other words; FAKE_ENGINE_DEVICE: another device; FAKE_ENGINE_SECONDS: how long a clip takes it.
+FAKE_ENGINE_SAYS: other words; FAKE_ENGINE_DEVICE: another device; FAKE_ENGINE_SECONDS: how long a clip takes it;
+FAKE_ENGINE_MARK: a file that it makes when it begins with one.
 """
 
 import os
 import time
+from pathlib import Path
 
 from kuulo.engines.base import EngineSpec, Language, Native, Session
 from kuulo.transcript import Segment
@@ -36,6 +38,8 @@ class _Session(Session):
     device = os.environ.get("FAKE_ENGINE_DEVICE", "cuda:0")
 
     def transcribe(self, samples, state=None):
+        if os.environ.get("FAKE_ENGINE_MARK"):
+            Path(os.environ["FAKE_ENGINE_MARK"]).touch()
         time.sleep(float(os.environ.get("FAKE_ENGINE_SECONDS", "0.02")))
         yield Language("en")
         words = os.environ.get("FAKE_ENGINE_SAYS", "Good morning, mother. Always good coffee.")

@@ -41,7 +41,9 @@ def run(
     from kuulo.selftest.outcome import Node
 
     outcomes: list[Outcome] = []
-    with tempfile.TemporaryDirectory(prefix="kuulo-selftest-", dir=trial.scratch(site)) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="kuulo-selftest-", dir=trial.scratch(site), ignore_cleanup_errors=True
+    ) as folder:
         for pipeline in pipelines.every(site, Path(folder), engines, model, gpu=gpu):
             outcome = trial.carry_out(pipeline, site, Path(folder), gpu=gpu)
             outcomes.append(outcome)
