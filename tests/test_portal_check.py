@@ -330,6 +330,7 @@ def test_what_asks_the_portal_is_read_without_rendering_it(tmp_path: Path) -> No
 @pytest.mark.usefixtures("needs_ruby")
 def test_a_script_that_waits_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "SECONDS", 1)
+    monkeypatch.setattr(sandbox, "SECONDS_OF_ONE_THAT_WAITS", 0.2)
     found = check(write(tmp_path / "app", {SCRIPT: "#!/bin/bash\nwhile true; do sleep 1; done\n"}))
     assert found.findings == []
     assert found.notes == ["the session's script waits for something: it was stopped after some seconds"]
@@ -345,6 +346,9 @@ def test_scripts_reach_nothing_outside_of_their_sandbox(tmp_path: Path) -> None:
     tool.chmod(0o755)
     script = f"""#!/bin/bash -l
 rm -rf {outside}
+kill -9 $$
+echo x > {outside}/written; echo x >>"{outside}/kept"
+mkdir {outside}/made; touch {outside}/made2; echo x | tee {outside}/teed; sed -i s/x/y/ {outside}/kept
 mv {outside}/kept {outside}/moved
 {tool} a b
 exec {tool}
@@ -352,6 +356,7 @@ exec {tool}
     bashrc = {"template/before.sh": f"export PATH=/usr/bin:/bin:$PATH\nrm -f {outside}/kept\n{tool} &\n"}
     found = check(write(tmp_path / "app", {SCRIPT: script, **bashrc}))
     assert sorted(path.name for path in outside.iterdir()) == ["kept", "tool"]
+    assert (outside / "kept").read_text() == "x"
     assert found.findings == []
 
 

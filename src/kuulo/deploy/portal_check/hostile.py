@@ -239,6 +239,7 @@ class _Look:
         ran = self._run(usual)
         if ran.code is None:
             self.findings.note("the session's script waits for something: it was stopped after some seconds")
+            self.box.seconds = sandbox.SECONDS_OF_ONE_THAT_WAITS
             return
         works = [name for name in ran.calls if name not in BESIDE]
         if ran.code != 0 or not works or self._run(usual, fails=works[-1]).code != 0:

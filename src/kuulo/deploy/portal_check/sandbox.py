@@ -17,15 +17,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SECONDS = 15
+SECONDS_OF_ONE_THAT_WAITS = 3
 CANARY = "KUULO_CANARY"
 """The variable that has the canary's path."""
 
 REAL = (
-    "awk", "basename", "bash", "cat", "cut", "date", "dirname", "env", "expr", "grep", "head", "id", "mkdir", "mktemp",
-    "paste", "readlink", "realpath", "sed", "seq", "sh", "sort", "stat", "tail", "tee", "touch", "tr", "uname", "uniq",
-    "wc",
+    "awk", "basename", "bash", "cat", "cut", "date", "dirname", "env", "expr", "grep", "head", "id", "mktemp", "paste",
+    "readlink", "realpath", "seq", "sh", "sort", "stat", "tail", "tr", "uname", "uniq", "wc",
 )  # fmt: skip
 """Commands that are what they are called."""
+
+GUARDED = ("mkdir", "sed", "tee", "touch")
+"""Commands that are what they are called inside of the sandbox, and do nothing outside of it."""
+
+GUARD = """\
+#!/bin/bash
+name="${{0##*/}}"
+for word; do
+  case "$word" in
+    {place}/*|/dev/*) ;;
+    /*) [[ "$name" != sed || " $* " == *" -i"* ]] && exit 0 ;;
+  esac
+done
+exec {program} "$@"
+"""
 
 BESIDE = frozenset(
     {"chmod", "cp", "curl", "echo", "hostname", "kill", "ln", "logger", "mail", "mailx", "ml", "module", "mv",
@@ -49,6 +64,7 @@ exit 0
 
 BEGIN = """\
 readonly PATH
+kill () { printf 'kill\\n' >> "$KUULO_CALLS"; }
 command_not_found_handle () {
   printf '%s\\n' "$1" >> "$KUULO_CALLS"
   [[ "$1" != "$KUULO_FAILS" ]] || return 9
@@ -64,6 +80,10 @@ PROGRAM = re.compile(
 """A program that is called by its whole path."""
 
 
+WRITTEN = re.compile(r"(?P<before>(?:^|[^<>])>{1,2}\|?\s*[\"']?)(?P<path>/(?!dev/)[\w.+@-]+(?:/[\w.+@-]+)*)")
+"""A file that is written to by its whole path."""
+
+
 @dataclass(frozen=True)
 class Ran:
     """How it went: the exit code, None when it did not come to its end in time; the commands that were called, in
@@ -75,10 +95,10 @@ class Ran:
 
 
 class Sandbox:
-    """A folder with the stubs, for one session at a time."""
+    """A folder with the stubs, beside the sessions' folders."""
 
     def __init__(self, place: Path) -> None:
-        self.place = place
+        self.place, self.seconds = place, SECONDS
         self.bin, self.programs = place / "bin", place / "programs"
         self.stub, self.begin = place / "stub", place / "begin"
         for folder in (self.bin, self.programs):
@@ -90,21 +110,35 @@ class Sandbox:
             found = shutil.which(name)
             if found:
                 (self.bin / name).symlink_to(found)
+        for name in GUARDED:
+            found = shutil.which(name)
+            if found:
+                (self.bin / name).write_text(GUARD.format(place=place.parent, program=found), encoding="utf-8")
+                (self.bin / name).chmod(0o755)
 
     def prepare(self, scripts: Sequence[Path]) -> None:
         """Make these scripts, rendered, safe to run: stubs for all that they may call."""
         for path in scripts:
             text = path.read_text(encoding="utf-8", errors="surrogateescape")
             text = re.sub(r"\A#!\s*(/usr/bin/env )?(/\S*/)?bash\b[^\n]*", f"#!{shutil.which('bash')}", text)
-            text = PROGRAM.sub(self._beside, text)
+            text = WRITTEN.sub(self._inside, PROGRAM.sub(self._beside, text))
             path.write_text(text, encoding="utf-8", errors="surrogateescape")
             for word in set(re.findall(r"[A-Za-z_][\w.+-]*", text)):
                 self._stub(self.bin / word)
 
+    def _inside(self, match: re.Match[str]) -> str:
+        """The same file in the sandbox."""
+        path = match["path"]
+        if path.startswith(str(self.place.parent)):
+            return match[0]
+        target = self.place / "written" / path.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return f"{match['before']}{target}"
+
     def _beside(self, match: re.Match[str]) -> str:
         """The same program in the sandbox."""
         path = match["path"]
-        if path.startswith((str(self.place), "/dev/")):
+        if path.startswith((str(self.place.parent), "/dev/")):
             return match[0]
         target = self.programs / path.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -145,16 +179,17 @@ class Sandbox:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
-            )
+            ),
+            self.seconds,
         )
         lines = calls.read_text(encoding="utf-8", errors="replace").splitlines()
         return Ran(code, tuple(lines), canary.exists())
 
 
-def _wait(process: subprocess.Popen[bytes]) -> int | None:
-    """Its exit code; nothing of it is there afterwards."""
+def _wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:
+    """Its exit code, None when it does not come to its end in time; nothing of it is there afterwards."""
     try:
-        return process.wait(SECONDS)
+        return process.wait(seconds)
     except subprocess.TimeoutExpired:
         return None
     finally:
