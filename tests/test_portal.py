@@ -25,7 +25,7 @@ from kuulo import engines, miniature, options, site
 from kuulo.deploy import portal as app
 from kuulo.deploy.base import Deployment
 from kuulo.deploy.portal import form, request, status
-from kuulo.deploy.portal_check import ruby
+from kuulo.deploy.portal_check import ruby, session
 from kuulo.errors import UsageError
 from kuulo.models.manifest import ModelFile, ModelRef
 from portal_session import Portal, Session
@@ -344,23 +344,23 @@ def test_a_folder_with_odd_names_is_done_and_the_card_says_so(portal: Portal, tm
         with contextlib.suppress(OSError):
             shutil.copy(miniature.CLIP, folder / f"{name}.flac")
     number = len(list(folder.iterdir()))
-    session = portal.opened(
+    opened = portal.opened(
         kuulo_files=str(folder), kuulo_engine="faster-whisper", kuulo_engine_option="", kuulo_language="en",
         kuulo_initial_prompt=f"it's $(touch {tmp_path}/owned)\n\"x\"", kuulo_format_docx="1", kuulo_format_srt="0",
         kuulo_hotwords=f"`touch {tmp_path}/owned`",
     )  # fmt: skip
     os.environ.pop("KUULO_MODEL", None)
     portal.environment = {**portal.environment, "KUULO_MODEL": "miniature"}
-    assert seen(session.view("info", "queued"))[0].startswith("The transcription has not begun yet.")
-    assert session.run() == 0, session.log()
-    said = session.status()
+    assert seen(opened.view("info", "queued"))[0].startswith("The transcription has not begun yet.")
+    assert opened.run() == 0, opened.log()
+    said = opened.status()
     assert said["state"] == "done" and said["counts"] == {"done": number} and said["total"] == number
     assert len(list((folder / "transcripts").glob("*.docx"))) == number
     assert not list((folder / "transcripts").glob("*.srt"))
     for extension in (".txt", ".docx", ".json"):
         assert len([r for f in said["files"] for r in f["results"] if r["name"].endswith(extension)]) == number
     assert not (tmp_path / "owned").exists() and not list(tmp_path.rglob("owned"))
-    text, links = seen(session.view("info", "completed"))
+    text, links = seen(opened.view("info", "completed"))
     assert f"{number} of {number} recordings finished" in text and "<b>&amp;*_x_*[l](http: x).flac" not in text
     assert 'it\'s "quoted" `here`.flac' in text and "first line\\nsecond line.flac" in text
     from urllib.parse import unquote_to_bytes
@@ -370,9 +370,9 @@ def test_a_folder_with_odd_names_is_done_and_the_card_says_so(portal: Portal, tm
     assert all(link.startswith(prefix + "/") for link in links)
     assert {str(p) for p in (folder / "transcripts").iterdir() if p.suffix in (".txt", ".docx")} <= {*paths}
     assert str(folder / "transcripts") in paths
-    log = str(session.folder / "output.log")
-    assert log in paths and "good coffee" not in session.log(), "no word of a transcript in the log"
-    assert seen(session.view("completed", "completed"))[0] == f"Done All {number} recordings have their transcripts."
+    log = str(opened.folder / "output.log")
+    assert log in paths and "good coffee" not in opened.log(), "no word of a transcript in the log"
+    assert seen(opened.view("completed", "completed"))[0] == f"Done All {number} recordings have their transcripts."
 
 
 def test_the_card_tells_while_it_runs_and_when_it_is_told_to_stop(portal: Portal, tmp_path: Path) -> None:
@@ -411,11 +411,11 @@ def test_when_some_fail_the_job_fails_and_the_card_says_which(portal: Portal, tm
     (tmp_path / "mailer" / "sendmail").chmod(0o755)
     path = f"{tmp_path / 'mailer'}:{portal.environment['PATH']}"
     portal.environment = {**portal.environment, "PATH": path}
-    session = portal.opened(kuulo_files=str(tmp_path / "in"), kuulo_engine="null", kuulo_email="me@example.org")
-    assert session.run() == 1
-    text, _ = seen(session.view("completed", "completed"))
+    opened = portal.opened(kuulo_files=str(tmp_path / "in"), kuulo_engine="null", kuulo_email="me@example.org")
+    assert opened.run() == 1
+    text, _ = seen(opened.view("completed", "completed"))
     assert text.startswith("Not all was done 1 of 2 recordings failed, 1 have their transcripts.")
-    assert "it is not audio" in seen(session.view("info", "completed"))[0]
+    assert "it is not audio" in seen(opened.view("info", "completed"))[0]
     mail = sent.read_text()
     assert "To: me@example.org" in mail and "Subject: Kuulo: some recordings failed" in mail
     assert "1 failed, 1 done" in mail and "wav" not in mail
@@ -423,17 +423,17 @@ def test_when_some_fail_the_job_fails_and_the_card_says_which(portal: Portal, tm
 
 def test_a_job_that_is_killed_is_not_called_done(portal: Portal, tmp_path: Path) -> None:
     fill(tmp_path, "a.wav", "b.wav", seconds=60)
-    session = portal.opened(
+    opened = portal.opened(
         kuulo_files=str(tmp_path / "in"), kuulo_engine="null", kuulo_engine_option="wait_ms=5000"
     )  # fmt: skip
-    process = session.begin()
-    until(lambda: state_of(session).get("state") == "running")
+    process = opened.begin()
+    until(lambda: state_of(opened).get("state") == "running")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert session.status()["state"] == "running"
-    text, _ = seen(session.view("completed", "completed"))
+    assert opened.status()["state"] == "running"
+    text, _ = seen(opened.view("completed", "completed"))
     assert text.startswith("Ended before it was done 0 of 2 recordings") and "was killed" in text
-    old, _ = seen(session.view("info", "completed", newest=False))
+    old, _ = seen(opened.view("info", "completed", newest=False))
     assert old.startswith("Ended before it was done") and "not finished" in old and "% heard" not in old
     until(lambda: not _alive(tmp_path))
 
@@ -460,19 +460,30 @@ def _alive(tmp_path: Path) -> list[int]:
 )
 def test_what_cannot_be_done_says_why(portal: Portal, tmp_path: Path, values: dict[str, str], words: str) -> None:
     fill(tmp_path, "a.wav", seconds=1)
-    session = portal.opened(**{"kuulo_files": str(tmp_path / "in"), "kuulo_engine": "null", **values})
-    assert session.run() != 0
-    assert words in seen(session.view("completed", "completed"))[0]
-    assert session.log(), "the log says it too"
+    opened = portal.opened(**{"kuulo_files": str(tmp_path / "in"), "kuulo_engine": "null", **values})
+    assert opened.run() != 0
+    assert words in seen(opened.view("completed", "completed"))[0]
+    assert opened.log(), "the log says it too"
 
 
 def test_a_job_whose_program_is_gone_is_not_called_done(portal: Portal, tmp_path: Path) -> None:
-    session = portal.opened(kuulo_files=str(tmp_path / "in"))
+    opened = portal.opened(kuulo_files=str(tmp_path / "in"))
     (tmp_path / "version" / "bin" / "kuulo").unlink()
-    assert session.run() != 0
-    assert seen(session.view("completed", "completed"))[0].startswith("Nothing was done The job ended before Kuulo")
-    (session.folder / "status.json").write_text("[1")
-    assert "Nothing was done" in session.view("completed", "completed")
+    assert opened.run() != 0
+    assert seen(opened.view("completed", "completed"))[0].startswith("Nothing was done The job ended before Kuulo")
+    (opened.folder / "status.json").write_text("[1")
+    assert "Nothing was done" in opened.view("completed", "completed")
+
+
+def test_a_form_of_another_version_is_understood(portal: Portal, tmp_path: Path) -> None:
+    """The portal keeps a form for hours, while the app's other files are those of today."""
+    values = {"kuulo_files": str(tmp_path / "in"), "kuulo_gone": "x", "kuulo_speakers": "auto"}
+    (made,) = session.staged(portal.app, [(tmp_path / "s", values)])
+    assert made.rendered["request.json.erb"].text is not None, made.rendered
+    said = json.loads((tmp_path / "s" / "request.json").read_bytes())
+    assert said == {"schema": 1, "values": {"kuulo_files": str(tmp_path / "in"), "kuulo_speakers": "auto"}}
+    (asked,) = ruby.render([ruby.Task(portal.app / "submit.yml.erb", ruby.SUBMIT, values)])
+    assert asked.text is not None, asked.error
 
 
 def test_the_command_line_writes_the_app_and_finds_nothing_wrong_in_it(
@@ -499,11 +510,11 @@ def test_the_markdown_of_the_portal_leaves_the_card_as_it_is(portal: Portal, tmp
     if has.returncode:
         pytest.skip("needs Ruby's redcarpet")
     shutil.copy(miniature.CLIP, tmp_path / "in" / "*a* _b_ [c](d) `e` www.x.org.flac")
-    session = portal.opened(kuulo_files=str(tmp_path / "in"), kuulo_engine="null")
-    assert session.run() == 0, session.log()
+    opened = portal.opened(kuulo_files=str(tmp_path / "in"), kuulo_engine="null")
+    assert opened.run() == 0, opened.log()
     code = """require "redcarpet"; print Redcarpet::Markdown.new(Redcarpet::Render::HTML, autolink: true, tables: true,
       strikethrough: true, fenced_code_blocks: true, no_intra_emphasis: true).render($stdin.read)"""
     for name in ("info", "completed"):
-        before = session.view(name, "completed")
+        before = opened.view(name, "completed")
         after = subprocess.run(["ruby", "-e", code], input=before, capture_output=True, text=True, check=True).stdout
         assert seen(after) == seen(before)

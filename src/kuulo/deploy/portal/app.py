@@ -94,11 +94,20 @@ def _form(deployment: Deployment, fields: Sequence[Field]) -> dict[str, Any]:
 
 
 def _request(fields: Sequence[Field]) -> str:
-    """Ruby that writes the form's values as JSON: as data, whatever is in them."""
+    """Ruby that writes the form's values as JSON: as data, whatever is in them. The portal keeps a form for hours, so
+    one of another version may have other fields: those that are missing decide nothing."""
     names = [f.name for f in fields if f.name not in (form.MORE, form.ACCOUNTS)]
-    rows = "".join(f'  "{name}" => context.{name}.to_s,\n' for name in names)
+    rows = "\n".join(f"  {name}" for name in names)
     said = f'{{ "schema" => {request.SCHEMA}, "values" => values }}'
-    return f'<%-\nrequire "json"\nvalues = {{\n{rows}}}\n-%>\n<%= JSON.generate({said}) %>\n'
+    return f"""<%-
+require "json"
+names = %w[
+{rows}
+].select {{ |name| context.respond_to?(name) }}
+values = names.to_h {{ |name| [name, context.public_send(name).to_s] }}
+-%>
+<%= JSON.generate({said}) %>
+"""
 
 
 def _yaml(data: Any) -> str:
