@@ -475,6 +475,17 @@ def test_a_job_whose_program_is_gone_is_not_called_done(portal: Portal, tmp_path
     assert "Nothing was done" in opened.view("completed", "completed")
 
 
+def test_the_card_says_when_the_gpu_is_not_used(portal: Portal, tmp_path: Path) -> None:
+    fill(tmp_path, "a.wav", seconds=1)
+    opened = portal.opened(kuulo_files=str(tmp_path / "in"), kuulo_engine="null")
+    said = json.loads((opened.folder / "request.json").read_bytes())
+    said["values"]["kuulo_place"] = "gpu"
+    (opened.folder / "request.json").write_text(json.dumps(said))
+    assert opened.run() == 0, opened.log()
+    assert "and yet the processor does the work" in seen(opened.view("info", "completed"))[0]
+    assert "and yet the processor does the work" in opened.log()
+
+
 def test_a_form_of_another_version_is_understood(portal: Portal, tmp_path: Path) -> None:
     """The portal keeps a form for hours, while the app's other files are those of today."""
     values = {"kuulo_files": str(tmp_path / "in"), "kuulo_gone": "x", "kuulo_speakers": "auto"}

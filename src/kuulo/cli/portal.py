@@ -112,15 +112,18 @@ def _transcribe(files: Site, asked: Request, status: Status) -> int:
     found = audio.find([asked.recordings])
     settings = site.settle(files, asked.given)
     resolved = plan.resolve(settings, survey.facts(files), max(1, len(found.recordings)))
-    return transcribe.carry_out(resolved, found, dry_run=False, watcher=Card(status, found, asked.recordings))
+    return transcribe.carry_out(resolved, found, dry_run=False, watcher=Card(status, found, asked))
+
+
+NO_GPU = "The job has a GPU, and yet the processor does the work: the engine cannot use it, or it does not work."
 
 
 class Card(progress.Lines):
     """Tells the log, and the card of the session."""
 
-    def __init__(self, status: Status, found: Found, recordings: str) -> None:
+    def __init__(self, status: Status, found: Found, asked: Request) -> None:
         super().__init__()
-        self._status, self._found, self._top = status, found, Path(recordings)
+        self._status, self._found, self._top, self._on_gpu = status, found, Path(asked.recordings), asked.on_gpu
         self._begun: set[str] = set()
         self._results: Any = None
 
@@ -142,7 +145,10 @@ class Card(progress.Lines):
 
     def ready(self, device: str, compute_type: str | None) -> None:
         super().ready(device, compute_type)
-        self._tell(device=device)
+        told = {"note": NO_GPU} if self._on_gpu and device == "cpu" else {}
+        if told:
+            self.say(NO_GPU)
+        self._tell(device=device, **told)
 
     def hears(self, work: Work) -> None:
         self._begun.add(work.id)

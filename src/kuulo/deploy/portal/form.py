@@ -23,6 +23,9 @@ FILES, OUTPUT, PLACE, EMAIL, MORE, HOURS = (
 ACCOUNTS = "auto_accounts"
 """The portal's own field: the user's accounts at the scheduler."""
 
+GPU, CPU = "gpu", "cpu"
+"""The places where a job may run."""
+
 FORMAT = f"{PREFIX}format_"
 USUAL_HOURS = 4
 MOST_HOURS = 24
@@ -292,8 +295,8 @@ def _place(deployment: Deployment) -> list[Field]:
     """Where the job runs, where the site has a choice."""
     if deployment.site.jobs().gpu is None:
         return []
-    rows = [["on a GPU: fast", "gpu"], ["without a GPU: slow, may start sooner", "cpu"]]
-    return [Field(PLACE, {"widget": "select", "label": "Runs", "options": rows, "value": "gpu"})]
+    rows = [["on a GPU: fast", GPU], ["without a GPU: slow, may start sooner", CPU]]
+    return [Field(PLACE, {"widget": "select", "label": "Runs", "options": rows, "value": GPU})]
 
 
 def asks_account(deployment: Deployment) -> bool:

@@ -31,11 +31,13 @@ OTHERS = frozenset({form.FILES, form.OUTPUT, form.PLACE, form.EMAIL, form.MORE, 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked. `recordings`: a file or a folder; `given`: the options that were decided, by name."""
+    """What was asked. `recordings`: a file or a folder; `given`: the options that were decided, by name; `on_gpu`:
+    whether the job was to run on a GPU."""
 
     recordings: str
     given: Mapping[str, Any]
     email: str = ""
+    on_gpu: bool = False
 
 
 def read(path: Path, site: Site) -> Request:
@@ -72,7 +74,7 @@ def understood(values: Mapping[str, str], site: Site) -> Request:
     _check_offered(given, site)
     if "output" not in site.forced:
         given["output"] = _output(values.get(form.OUTPUT, ""), recordings)
-    return Request(recordings, given, _email(values.get(form.EMAIL, "")))
+    return Request(recordings, given, _email(values.get(form.EMAIL, "")), values.get(form.PLACE) == form.GPU)
 
 
 def _value(option: options.Option, text: str) -> Any:
