@@ -7,7 +7,9 @@ how it goes.
 | `app.py` | the app's files: Deployment -> Files |
 | `asking.py` | what the job asks the scheduler for |
 | `request.py` | what was said in the form, read and checked |
+| `here.py` | what it is made from when nobody deploys |
 | `status.py` | how the job goes, for the card |
+| `wording.py` | what the form calls options |
 | `templates/` | the files that are the same everywhere |
 """
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from kuulo import formats, languages, options
 from kuulo.deploy.base import Deployment
+from kuulo.deploy.portal import wording
 from kuulo.models.manifest import ModelRef
 from kuulo.options import Option
 
@@ -36,44 +37,6 @@ USUAL_FORMATS = ("txt", "docx", "srt", "vtt", "csv", "eaf")
 MAIN = ("language", "model", "speakers")
 OURS = frozenset({"device", "format", "output", "scratch", "threads", "workers"})
 """Options that the form has in another way, or that the place of the job decides."""
-
-LABELS: Mapping[str, str] = {
-    "batch_size": "Windows decoded together",
-    "compute_type": "Number format for computing",
-    "condition_on_previous_text": "What was said guides what follows",
-    "engine_option": "Other options of the engine",
-    "existing": "Results that are there already",
-    "from": "Start at",
-    "highlight_words": "Subtitles: underline words as they are spoken",
-    "hotwords": "Words to expect",
-    "initial_prompt": "Text before the beginning",
-    "max_line_count": "Subtitles: lines in a cue",
-    "max_line_width": "Subtitles: characters in a line",
-    "max_words_per_line": "Subtitles: words in a line",
-    "pack": "Many short recordings together",
-    "roster": "File of voices with names",
-    "speaker_option": "Other options for telling speakers apart",
-    "speech_detection": "Leave out what holds no speech",
-    "to": "Stop at",
-    "word_times": "Times for each word",
-}
-"""What options are called in the form, where it is not their name."""
-
-
-HELP: Mapping[str, str] = {
-    "engine": "The program that recognises speech.",
-    "engine_option": "Handed to the engine as they are: KEY=VALUE, one on a line.",
-    "language": "Say which one where you know it: that is surer than to have it found out.",
-    "hotwords": "Names and terms that may come anywhere in the recording.",
-    "max_line_count": "Needs the characters in a line.",
-    "model": "A large one hears better and takes longer.",
-    "roster": "Its path: names for the speakers whose voices are enrolled in it (`kuulo speakers enrol`).",
-    "speaker_engine": "The program that tells speakers apart.",
-    "speaker_model": "What tells speakers apart.",
-    "speaker_option": "Handed to who tells speakers apart as they are: KEY=VALUE, one on a line.",
-    "speakers": "Who says what.",
-}
-"""What the form says of options, where that is not what the command line says."""
 
 
 @dataclass(frozen=True)
@@ -160,18 +123,13 @@ def _is_offered(option: Option, deployment: Deployment) -> bool:
 def _field(option: Option, deployment: Deployment, *, more: bool = False) -> Field:
     widget = _choices(option, deployment) or _typed(option)
     told = as_text(value(option, deployment))
-    help_ = HELP.get(option.name, option.help)
+    help_ = wording.HELP.get(option.name, option.help)
     if more and told and option.kind != "pairs":
         help_ += f" As usual here: {told}."
-    made = {"label": label(option), "help": _markdown(help_), **widget}
+    made = {"label": wording.label(option), "help": wording.markdown(help_), **widget}
     if option.name in MAIN:
         made["value"] = told
     return Field(PREFIX + option.name, made, option.name, more)
-
-
-def label(option: Option) -> str:
-    """What the form calls an option."""
-    return LABELS.get(option.name, option.name.replace("_", " ").capitalize())
 
 
 def _typed(option: Option) -> dict[str, Any]:
@@ -243,7 +201,7 @@ def _formats(deployment: Deployment) -> list[Field]:
             {
                 "widget": "check_box",
                 "label": f"Write {spec.extension}",
-                "help": _markdown(f"{spec.summary}."),
+                "help": wording.markdown(f"{spec.summary}."),
                 "value": "1" if spec.name in on else "0",
             },
             more=spec.name not in USUAL_FORMATS and spec.name not in on,
@@ -324,8 +282,3 @@ def _hours(deployment: Deployment) -> dict[str, Any]:
 
 def _more() -> dict[str, Any]:
     return {"widget": "check_box", "label": "More options", "help": "What is left empty stays as usual.", "value": "0"}
-
-
-def _markdown(text: str) -> str:
-    """Text that Markdown shows as it is."""
-    return "".join("\\" + c if c in "\\`*_[]<>|" else c for c in text)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from kuulo import formats, options
-from kuulo.deploy.portal import form
+from kuulo.deploy.portal import form, wording
 from kuulo.errors import UsageError
 from kuulo.site import Site
 
@@ -85,7 +85,7 @@ def _value(option: options.Option, text: str) -> Any:
             return options.value_of(option, text.strip())
         return options.value_of(option, re.sub(r"\r\n?", "\n", text))
     except UsageError as error:
-        raise UsageError(f"{form.label(option)}: {error.what}", looked_at=error.looked_at, do=error.do) from error
+        raise UsageError(f"{wording.label(option)}: {error.what}", looked_at=error.looked_at, do=error.do) from error
 
 
 def _check_path(text: str, called: str) -> None:
@@ -102,7 +102,7 @@ def _check_offered(given: Mapping[str, Any], site: Site) -> None:
         said = given.get(name)
         if said is not None and ("/" in said or (names is not None and said not in names)):
             raise UsageError(
-                f"{form.label(options.BY_NAME[name])}: {said!r} is not offered here",
+                f"{wording.label(options.BY_NAME[name])}: {said!r} is not offered here",
                 looked_at=str(site.site_file or ""),
                 do="choose another, or leave it as it was",
             )
