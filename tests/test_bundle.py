@@ -140,6 +140,9 @@ def test_what_is_no_bundle_is_not_written_over(refs: list[ModelRef], tmp_path: P
     (tmp_path / "x.tar").write_text("my thesis")
     with pytest.raises(UsageError, match="something else is there"):
         bundle.tar_to(tmp_path / "x.tar", refs, replace=False)
+    os.mkfifo(tmp_path / "pipe.tar")
+    with pytest.raises(UsageError, match="something else is there"):
+        bundle.tar_to(tmp_path / "pipe.tar", refs, replace=False)
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "thesis.txt").write_text("mine")
     with pytest.raises(UsageError, match="other things"):

@@ -35,6 +35,9 @@ TOP = "kuulo-models"
 INDEX = "bundle.json"
 SUMS = "SHA256SUMS"
 SCHEMA = 1
+MOST = 64 << 20
+"""Bytes of a list or manifest; those of large stores are some thousand times smaller."""
+
 PACKED = (".gz", ".tgz", ".zip", ".xz", ".bz2", ".zst", ".7z")
 
 
@@ -163,11 +166,13 @@ def tar_to(path: Path, refs: Sequence[ModelRef], *, replace: bool, progress: Pro
 
 def _index_of(path: Path) -> bytes | None:
     """bundle.json of a bundle that is there, its first file; None where there is none."""
+    if not path.is_file():  # opening a pipe would wait
+        return None
     try:
         with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             first = tar.next()
             content = tar.extractfile(first) if first and first.name == f"{TOP}/{INDEX}" else None
-            return content.read() if content else None
+            return content.read(MOST) if content else None
     except (OSError, tarfile.TarError, ValueError):
         return None
 
@@ -186,7 +191,7 @@ def folder_to(folder: Path, refs: Sequence[ModelRef], *, replace: bool, progress
     refuse_damaged(refs)
     target = Store(folder)
     wanted = [unbundle.Wanted(Row.of(ref), manifest_bytes(ref), ref.folder) for ref in refs]
-    unbundle.refuse_others([w.row for w in wanted], target, replace=replace)
+    unbundle.prepare([w.row for w in wanted], [target], replace=replace)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / INDEX).unlink(missing_ok=True)

@@ -11,11 +11,8 @@ from collections.abc import Iterator
 from typing import IO, Any, cast
 
 from kuulo.errors import ModelMissing
-from kuulo.models.bundle import TOP
+from kuulo.models.bundle import MOST, TOP
 from kuulo.models.files import CHUNK
-
-MOST = 64 << 20
-"""Bytes of a list or manifest; those of large stores are some thousand times smaller."""
 
 
 def not_whole(why: str, looked_at: str) -> ModelMissing:

@@ -150,7 +150,7 @@ def prepare(rows: Sequence[Row], stores: Sequence[Store], *, replace: bool) -> d
         raise ModelMissing(
             f"the bundle needs {needed / 1e9:.2f} GB, and there are {free / 1e9:.2f} GB free",
             looked_at=str(stores[-1].folder),
-            do="free some space, or set KUULO_STORE to a folder with more",
+            do="free some space there, or take another folder (for a store: KUULO_STORE)",
         )
     return there
 
