@@ -486,6 +486,31 @@ def test_through_a_pipe_between_two_processes(
     assert sender.returncode == 3 and "the bundle was cut" in said and "Traceback" not in said
 
 
+def test_several_at_once_do_not_hinder_each_other(
+    refs: list[ModelRef], kuulo_command: list[str], kuulo_environment: dict[str, str], tmp_path: Path
+) -> None:
+    bundle.tar_to(tmp_path / "b.tar", refs, replace=False)
+    environment = {**kuulo_environment, "KUULO_STORE": str(tmp_path / "there")}
+    command = [*kuulo_command, "models", "unbundle", str(tmp_path / "b.tar")]
+    going = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    for process in going:
+        said = process.communicate()[1]
+        assert process.returncode == 0, said
+    same(Store(tmp_path / "there"), refs)
+
+
+def test_one_who_was_first_is_no_error(refs: list[ModelRef], other: Store) -> None:
+    ref = refs[0]
+    take(tar_of(refs), other)
+
+    def chunks(file: manifest.ModelFile) -> Iterator[bytes]:
+        yield (ref.folder / file.path).read_bytes()
+
+    came = unbundle.put(other, bundle.Row.of(ref), bundle.manifest_bytes(ref), chunks, "a pipe")
+    assert came.digest == ref.digest
+    same(other, refs)
+
+
 @pytest.fixture
 def large(tmp_path: Path) -> Iterator[Path]:
     """A store with a model that takes a while to read: 1.5 GB that are not on the disk."""

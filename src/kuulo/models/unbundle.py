@@ -201,7 +201,12 @@ def put(
         found = check.problems(ref.format, ref.path)
         if found:
             raise not_whole(f"{row.place} is no good model: {'; '.join(found)}", looked_at)
-        return store.install(ref, folder, replace=replace)
+        try:
+            return store.install(ref, folder, replace=replace)
+        except UsageError:
+            if same_in(store, row):  # somebody else was first with the same
+                return manifest.read(store.place(row.name, row.format), str(store.folder))
+            raise
 
 
 def _read(row: Row, folder: Path, looked_at: str) -> ModelRef:
