@@ -51,9 +51,9 @@ LEFT = {
 """Files of other tools in a home, and their sizes."""
 
 NAMES = {
-    "huggingface-hub", "huggingface-token", "huggingface-tokens", "whisper", "torch-hub", "nemo", "pyannote.audio",
-    "torch-kernels", "pip", "triton", "cuda", "nltk", "ollama", "ollama-key", "ollama-history", "llm", "apptainer",
-    "apptainer-logins", "whisper.cpp",
+    "huggingface-hub", "huggingface-token", "huggingface-tokens", "whisper", "torch-hub", "nemo-cache",
+    "pyannote.audio", "torch-kernels", "pip", "triton", "cuda", "nltk", "ollama", "ollama-key", "ollama-history", "llm",
+    "apptainer", "apptainer-logins", "whisper.cpp",
 }  # fmt: skip
 
 
@@ -243,6 +243,14 @@ def test_when_it_was_last_used(home: Path, environ: dict[str, str]) -> None:
     assert found["cuda"].last_used == 1_650_000_000
 
 
+def test_no_more_is_counted_than_there_is_time_for(home: Path, environ: dict[str, str]) -> None:
+    for number in range(10):
+        write(home / ".cache" / "whisper" / f"{number}.pt", 1000)
+    found = {one.name: one for one in leftovers.find(environ, most_files=5)}
+    assert found["whisper"].files == 5 and not found["whisper"].whole
+    assert found["huggingface-hub"].whole
+
+
 def test_an_empty_home_has_none(kuulo_environment: dict[str, str], kuulo: Kuulo) -> None:
     environ = {name: kuulo_environment[name] for name in caches.TRUSTED if name in kuulo_environment}
     assert leftovers.find(environ) == []
@@ -331,7 +339,7 @@ def test_a_folder_that_became_a_link_meanwhile_is_not_followed(
 def test_a_variable_that_names_a_home_is_no_cache(where: str, home: Path, environ: dict[str, str]) -> None:
     write(home / where / "something", 10)
     environ = {**environ, "NEMO_CACHE_DIR": str((home / where).resolve())}
-    found = by_name(environ)["nemo"]
+    found = by_name(environ)["nemo-cache"]
     why = purge.refusal(found, [], environ)
     assert why and "no cache's own folder" in why[0]
 
@@ -379,7 +387,7 @@ def test_what_holds_another_tools_cache_or_a_token_is_refused(environ: dict[str,
     write(caches_ / "x", 10)
     write(caches_ / "hf" / "hub" / "models--a--b" / "x", 10)
     given = {**environ, "NEMO_CACHE_DIR": str(caches_), "HF_HOME": str(caches_ / "hf")}
-    why = purge.refusal(by_name(given)["nemo"], [], given)
+    why = purge.refusal(by_name(given)["nemo-cache"], [], given)
     assert why and "another tool's" in why[0]
     write(tmp_path / "numba" / "token", 10)
     given = {**environ, "NUMBA_CACHE_DIR": str(tmp_path / "numba"), "HF_TOKEN_PATH": str(tmp_path / "numba" / "token")}

@@ -136,7 +136,7 @@ CACHES: tuple[Cache, ...] = (
           "modelscope/credentials", "modelscope-credentials", KEPT),
     Cache("MPLCONFIGDIR", "matplotlib", "{XDG_CACHE_HOME}/matplotlib", "a list of fonts; settings where it is set",
           "matplotlib", "matplotlib", MADE, parts=("fontlist-*", "tex.cache"), distinct=True),
-    Cache("NEMO_CACHE_DIR", "NeMo", "~/.cache/torch/NeMo", "models", "nemo/cache", "nemo"),
+    Cache("NEMO_CACHE_DIR", "NeMo", "~/.cache/torch/NeMo", "models", "nemo/cache", "nemo-cache"),
     Cache("NEMO_HOME", "NeMo", "~/.cache/nemo", "the folder of models and data sets", "nemo/home"),
     Cache("NEMO_DATASETS_CACHE", "NeMo", "{NEMO_HOME}/datasets", "data sets", "nemo/home/datasets", "nemo-datasets"),
     Cache("NEMO_MODELS_CACHE", "NeMo", "{NEMO_HOME}/models", "models", "nemo/home/models", "nemo-models"),

@@ -29,7 +29,7 @@ class Leftover:
     """A cache that is there. `path`: its folder or file. `link`: the part of the path that is a link to elsewhere,
     which is why nothing was counted. `yours`: whether it belongs to who asks. `last_used`: seconds since 1970, the
     newest time at which one of its files was read or written, where the file system keeps such times. `unreadable`:
-    paths that could not be counted."""
+    paths that could not be counted. `whole`: whether all of it was counted."""
 
     cache: Cache
     place: Place
@@ -40,6 +40,7 @@ class Leftover:
     link: Path | None = None
     yours: bool = True
     unreadable: tuple[str, ...] = ()
+    whole: bool = True
 
     @property
     def name(self) -> str:
@@ -50,9 +51,9 @@ class Leftover:
         return self.place.path
 
 
-def find(environ: Mapping[str, str] = os.environ) -> list[Leftover]:
+def find(environ: Mapping[str, str] = os.environ, most_files: float = float("inf")) -> list[Leftover]:
     """The caches of other tools that hold something, with these variables; the largest first, then what no purge of all
-    takes. Never raises."""
+    takes. Of each, no more than `most_files` are counted, for who has no time. Never raises."""
     seen: set[tuple[int, int]] = set()
     paths: set[Path] = set()
     found = []
@@ -60,7 +61,7 @@ def find(environ: Mapping[str, str] = os.environ) -> list[Leftover]:
         for place in caches.places(cache, environ) if cache.name else ():
             if place.path in paths:
                 continue
-            leftover = _look(cache, place, seen)
+            leftover = _look(cache, place, seen, most_files)
             if leftover is not None and (leftover.yours or not _is_temporary(place, environ)):
                 paths.add(place.path)
                 found.append(leftover)
@@ -116,6 +117,7 @@ class _Count:
     """What was counted so far. `seen`: files with several names, of all caches."""
 
     seen: set[tuple[int, int]]
+    most: float
     bytes: int = 0
     disk_bytes: int = 0
     files: int = 0
@@ -138,7 +140,7 @@ class _Count:
             self.unreadable.append(path)
 
 
-def _look(cache: Cache, place: Place, seen: set[tuple[int, int]]) -> Leftover | None:
+def _look(cache: Cache, place: Place, seen: set[tuple[int, int]], most: float) -> Leftover | None:
     link = link_in(place)
     if link is not None:
         return Leftover(cache, place, link=link) if os.path.lexists(place.path) else None
@@ -146,7 +148,7 @@ def _look(cache: Cache, place: Place, seen: set[tuple[int, int]]) -> Leftover | 
         status = place.path.stat()  # the base may be a link: the user chose it
     except OSError:
         return None
-    count = _Count(seen)
+    count = _Count(seen, most)
     if not stat.S_ISDIR(status.st_mode):
         count.add(status)
     else:
@@ -159,14 +161,14 @@ def _look(cache: Cache, place: Place, seen: set[tuple[int, int]]) -> Leftover | 
         return None
     return Leftover(
         cache, place, count.bytes, count.disk_bytes, count.files, count.last_used,
-        yours=status.st_uid == os.getuid(), unreadable=tuple(count.unreadable),
+        yours=status.st_uid == os.getuid(), unreadable=tuple(count.unreadable), whole=count.files < count.most,
     )  # fmt: skip
 
 
 def _walk(first: os.DirEntry[str], device: int, count: _Count) -> None:
     """Counts an entry and all below, on the same file system."""
     waiting = [first]
-    while waiting:
+    while waiting and count.files < count.most:
         entry = waiting.pop()
         try:
             status = entry.stat(follow_symlinks=False)
