@@ -52,22 +52,22 @@ STUB = """\
 #!/bin/bash
 if [[ "${BASH_SOURCE[0]}" != "$0" ]]; then return 0; fi
 name="${0##*/}"
-printf '%s\\n' "$name" >> "$KUULO_CALLS"
+printf '%s\\n' "$name" >> "$STUB_CALLS"
 case "$name" in
   hostname) echo node1 ;;
   find_port) echo 12345 ;;
   create_passwd) echo secret ;;
 esac
-[[ "$name" == "$KUULO_FAILS" ]] && exit 9
+[[ "$name" == "$STUB_FAILS" ]] && exit 9
 exit 0
 """
 
 BEGIN = """\
 readonly PATH
-kill () { printf 'kill\\n' >> "$KUULO_CALLS"; }
+kill () { printf 'kill\\n' >> "$STUB_CALLS"; }
 command_not_found_handle () {
-  printf '%s\\n' "$1" >> "$KUULO_CALLS"
-  [[ "$1" != "$KUULO_FAILS" ]] || return 9
+  printf '%s\\n' "$1" >> "$STUB_CALLS"
+  [[ "$1" != "$STUB_FAILS" ]] || return 9
 }
 """
 """What every bash reads first: nothing beyond the stubs can be found."""
@@ -160,8 +160,8 @@ class Sandbox:
             "BASH_ENV": str(self.begin),
             CANARY: str(canary),
             "HOME": str(home),
-            "KUULO_CALLS": str(calls),
-            "KUULO_FAILS": fails,
+            "STUB_CALLS": str(calls),
+            "STUB_FAILS": fails,
             "LANG": "C.UTF-8",
             "PATH": str(self.bin),
             "SLURM_JOB_ID": "4711",
