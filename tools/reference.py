@@ -143,6 +143,7 @@ VARIABLES = {
     "KUULO_ENVIRONMENTS": (
         "Engines' environments instead of the user's own, separated by `:`; the first is the one that is written to."
     ),
+    "KUULO_VERSION": "Set by the module (`module load kuulo`): which deployed version it is.",
     "KUULO_WHISPER_DIARIZATION": "Where the clone of whisper-diarization is, for the engine of that name.",
     "KUULO_STORE": "Model stores instead of the user's own, separated by `:`; the last is the one that is written to.",
     "NO_COLOR": "No colours.",

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kuulo import formats, languages, options
+from kuulo import formats, languages, options, speakers
 from kuulo.deploy.base import Deployment
 from kuulo.deploy.portal import wording
 from kuulo.models.manifest import ModelRef
@@ -186,7 +186,7 @@ def _speakers(deployment: Deployment) -> list[tuple[str, str]]:
     if engines(deployment, "diarize"):
         rows += [("are told apart, however many they are", "auto")]
         rows += [("1 speaker" if n == 1 else f"{n} speakers", str(n)) for n in range(1, MOST_SPEAKERS + 1)]
-    return [*rows, ("one on each channel of the recording", "channels")]
+    return [*rows, ("one on each channel of the recording", speakers.CHANNELS)]
 
 
 def _formats(deployment: Deployment) -> list[Field]:
