@@ -48,7 +48,7 @@ def skip_without(starter: str) -> None:
 def call(arguments: list[Any], environ: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "kuulo.cli", *map(os.fspath, arguments)]
     return subprocess.run(command, env=environ, cwd=cwd, capture_output=True, text=True, errors="surrogateescape",
-                          stdin=subprocess.DEVNULL, check=False, timeout=400)  # fmt: skip
+                          stdin=subprocess.DEVNULL, check=False, timeout=1200)  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=["charliecloud", "apptainer"])
