@@ -93,7 +93,7 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
             '"debian:12-slim"',
         ),
         "bundle": Key(
-            "path", "Packages that `kuulo engines bundle` fetched: no network is used.", '"/appl/kuulo/bundle"'
+            "path", "Packages that `kuulo image bundle` fetched: no network is used.", '"/appl/kuulo/bundle"'
         ),
         "variant": Key(
             "choice", "For which machines. Without it: cuda where the engine has it.", '"cuda"', ("cpu", "cuda")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 SECONDS = 15
 SECONDS_OF_ONE_THAT_WAITS = 3
-CANARY = "KUULO_CANARY"
+CANARY = "STUB_CANARY"
 """The variable that has the canary's path."""
 
 REAL = (
