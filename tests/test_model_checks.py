@@ -503,6 +503,7 @@ def test_a_whole_sortformer_has_no_problems_and_is_for_speakers(tmp_path: Path) 
     assert check.detect_format(renamed) == "nemo"
     # What the published ones also have: sections for training, an offline model's names, and references to values.
     more = {"optim": {"name": "adamw", "sched": {"name": "x"}}, "train_ds": {"manifest_filepath": None}, "lr": 0.1}
+    more["validation_ds"] = {"_x": 1, "target": None, "optim": {"_target_": "torch.optim.AdamW"}}
     assert nemo_problems(tmp_path, replaced(**more, spec_augment={"_target_": "nemo.collections.asr.modules.X"})) == ""
     assert nemo_problems(tmp_path, replaced(preprocessor={"sample_rate": "${sample_rate}"})) == ""
     assert nemo_problems(tmp_path, more={"./tokenizer.model": b"x"}) == ""
@@ -543,7 +544,8 @@ def test_a_sortformer_missing_cut_or_turned_over_anywhere_is_found(tmp_path: Pat
         ({"encoder": {"_args_": ["x"]}}, "'_args_' in encoder"),
         ({"encoder": {"dropout": {"cls": "os.system", "params": {}}}}, "'cls' in encoder"),
         ({"train_ds": {"_target_": "os.system"}}, "'_target_' in train_ds"),
-        ({"train_ds": {"dataset": {"_target_": "nemo.x"}}}, "'_target_' in train_ds"),
+        ({"train_ds": {"dataset": [{"_target_": "subprocess.Popen"}]}}, "'_target_' in train_ds"),
+        ({"model_defaults": {"_target_": "nemo.collections.asr.modules.X"}}, "'_target_' in model_defaults"),
         ({"lr": "${oc.env:HOME}"}, "could call a function"),
         ({"encoder": {"dropout": "${a}${oc.create:{}}"}}, "could call a function"),
         ({"preprocessor": {"sample_rate": 8000}}, "8000 Hz"),

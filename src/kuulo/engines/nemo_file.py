@@ -77,6 +77,9 @@ SETTINGS = (
 CLASS_KEYS = ("_target_", "target", "cls")
 """By which NeMo and hydra name what they make."""
 
+TRAINING = ("nemo.", "torch.")
+"""How classes begin that sections for training may name; these are left out."""
+
 REFERENCE = re.compile(r"\$\{[\w.]+\}")
 """To another value of the configuration; `${name:...}` calls a function."""
 
@@ -188,8 +191,11 @@ def _nested(place: str, value: Any, depth: int = 0) -> List[str]:
     inside = list(value.items()) if isinstance(value, dict) else list(enumerate(value)) if _is_list(value) else []
     found: List[str] = []
     for key, below in inside:
-        own = depth == 0 and key == "_target_" and (place in PARTS or str(below).startswith("nemo."))
-        if not own and (key in CLASS_KEYS or str(key).startswith("_")):
+        own = depth == 0 and key == "_target_" and place in PARTS
+        named = not own and (key in CLASS_KEYS or str(key).startswith("_"))
+        if place not in PARTS and place not in SETTINGS:  # which NeMo is not given
+            named = key == "_target_" and not str(below).startswith(TRAINING)
+        if named:
             return [f"{CONFIG} has {str(key)[:80]!r} in {place}, which could make anything: it is not loaded"]
         found += _nested(place, below, depth + 1)
     return found
