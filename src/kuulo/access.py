@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from kuulo import engines, speakers
 from kuulo.engines.base import EngineSpec
 from kuulo.errors import UsageError
+from kuulo.llm.endpoint import CHAT
 from kuulo.plan import DIARIZE, TRANSCRIBE
 from kuulo.site import Site
 from kuulo.site_file import SiteFile
@@ -38,7 +39,7 @@ def allowed(centre: SiteFile, what: str, groups: Collection[str]) -> frozenset[s
 
 def is_chosen(spec: EngineSpec) -> bool:
     """Whether an engine is one that people choose, and no part of Kuulo."""
-    chosen = {TRANSCRIBE, DIARIZE} & set(spec.tasks)
+    chosen = {TRANSCRIBE, DIARIZE, CHAT} & set(spec.tasks)
     return bool(chosen) and spec.name not in engines.HIDDEN and spec.name != speakers.CHANNELS
 
 

@@ -19,8 +19,8 @@ from kuulo.errors import UsageError
 class Option:
     """One common option.
 
-    `kind`: str, int, float, bool, choice, language, speakers, time (ms), temperatures, list or pairs. `default` None
-    means that nobody decided: help says what happens then. `engine`: honoured by an engine or refused. `result`:
+    `kind`: str, texts, int, float, bool, choice, language, speakers, time (ms), temperatures, list or pairs. `default`
+    None means that nobody decided: help says what happens then. `engine`: honoured by an engine or refused. `result`:
     another value may give another transcript, so it is part of the key that says whether work was done already."""
 
     name: str
@@ -301,6 +301,8 @@ def value_of(option: Option, value: Any) -> Any:
         names = tuple(dict.fromkeys(p.strip().lower() for p in parts if p.strip()))
         formats.check(names)  # of formats: there is no other list
         return names
+    if option.kind == "texts":
+        return (value,) if isinstance(value, str) else tuple(str(v) for v in value)
     if option.kind == "pairs":
         if isinstance(value, Mapping):
             return dict(value)

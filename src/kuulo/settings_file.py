@@ -34,12 +34,13 @@ FITS: Mapping[str, tuple[type, ...]] = {
     "pairs": (str,),
     "speakers": (int, str),
     "str": (str,),
+    "texts": (str,),
     "temperatures": (int, float, str),
     "time": (int, float, str, datetime.time),
 }
 """The types in TOML of what is one word on the command line, by the option's kind."""
 
-LISTS = ("list", "pairs", "temperatures")
+LISTS = ("list", "pairs", "temperatures", "texts")
 """Kinds that may have a list of such values."""
 
 EXAMPLES: Mapping[str, str] = {
@@ -52,6 +53,7 @@ EXAMPLES: Mapping[str, str] = {
     "speakers": '"auto"',
     "str": '"..."',
     "temperatures": "[0, 0.2]",
+    "texts": '["...", "..."]',
     "time": '"00:01:30"',
 }
 """How a value is written, by the option's kind."""
@@ -107,20 +109,31 @@ def table(data: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
     return entries
 
 
-def values(data: Mapping[str, Any], where: str, path: Path) -> dict[str, Any]:
+def llm_values(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The options of language models in the table `llm`, parsed; raises UsageError."""
+    if "llm" not in data:
+        return {}
+    from kuulo.llm import options as of_chat
+
+    return values(data, "llm", path, of_chat.BY_NAME)
+
+
+def values(
+    data: Mapping[str, Any], where: str, path: Path, by_name: Mapping[str, Option] = options.BY_NAME
+) -> dict[str, Any]:
     """The options in the table `where`, parsed, by option name; raises UsageError."""
     parsed: dict[str, Any] = {}
     for key, value in table(data, where, path).items():
         name = key.replace("-", "_")
-        if name not in options.BY_NAME:
+        if name not in by_name:
             raise UsageError(
                 f"a settings file has an unknown option: {key} in [{where}]",
                 looked_at=str(path),
-                do="known options: " + ", ".join(sorted(options.BY_NAME)),
+                do="known options: " + ", ".join(sorted(by_name)),
             )
         if name in parsed:
             raise UsageError(f"{name} is twice in [{where}]", looked_at=str(path), do="leave one out")
-        parsed[name] = _parsed(options.BY_NAME[name], value, f"{key} in [{where}]", path)
+        parsed[name] = _parsed(by_name[name], value, f"{key} in [{where}]", path)
     return parsed
 
 

@@ -6,14 +6,15 @@
     4. the environment: KUULO_MODEL, KUULO_LANGUAGE, ...
     5. flags
 
-A site may also force a value: then nobody else can set another. Both files are TOML. `[defaults]` and `[jobs]` (see
-jobs/settings.py) may be in either; all else is the site file's alone, whose keys are in `site_file.py`.
+A site may also force a value: then nobody else can set another. Both files are TOML. `[defaults]`, `[llm]` (see
+llm/options.py) and `[jobs]` (see jobs/settings.py) may be in either; all else is the site file's alone, whose keys are
+in `site_file.py`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,7 @@ class Site:
     forced: Mapping[str, Any] = field(default_factory=dict)
     user: Mapping[str, Any] = field(default_factory=dict)
     user_jobs: Mapping[str, Any] = field(default_factory=dict)
+    user_llm: Mapping[str, Any] = field(default_factory=dict)
 
     def jobs(self) -> JobSettings:
         """What is said of jobs. Raises UsageError."""
@@ -95,7 +97,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Site:
     path = Path(named) if named else SITE_FILE
     user_file = user_config_folder() / "config.toml"
     said = settings_file.read(path, site_file.KEYS, required=bool(named))
-    user = settings_file.read(user_file, {"defaults", "jobs"}, required=False)
+    user = settings_file.read(user_file, {"defaults", "jobs", "llm"}, required=False)
     return Site(
         site_file=path if said is not None else None,
         user_file=user_file if user is not None else None,
@@ -104,35 +106,46 @@ def load(environ: Mapping[str, str] = os.environ) -> Site:
         forced=settings_file.values(said or {}, "forced", path),
         user=settings_file.values(user or {}, "defaults", user_file),
         user_jobs=settings_file.table(user or {}, "jobs", user_file),
+        user_llm=settings_file.llm_values(user or {}, user_file),
     )
 
 
 def settle(site: Site, flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Settings:
     """Every option's value from all layers. `flags` has those that were typed. Raises UsageError for a value that
     cannot be, and for one that is not the site's when the site forces it."""
-    values: dict[str, Any] = {}
-    origin: dict[str, str] = {}
     layers = (
         ("site", site.defaults),
         ("user", site.user),
         ("environment", from_environment(environ)),
         ("flag", flags),
     )
-    for option in options.OPTIONS:
+    return settled(options.OPTIONS, layers, site.forced, str(site.site_file))
+
+
+def settled(
+    table: Sequence[options.Option],
+    layers: Sequence[tuple[str, Mapping[str, Any]]],
+    forced: Mapping[str, Any] | None = None,
+    by: str = "",
+) -> Settings:
+    """The value of every option of a table: that of the last layer that has one, or what is `forced` `by` a file."""
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for option in table:
         values[option.name], origin[option.name] = options.parse(option, option.default), "built in"
         for layer, given in layers:
             if option.name in given:
                 values[option.name] = options.parse(option, given[option.name])
                 origin[option.name] = layer
-        if option.name in site.forced:
-            forced = site.forced[option.name]
-            if origin[option.name] in ("environment", "flag") and values[option.name] != forced:
+        if forced and option.name in forced:
+            wanted = forced[option.name]
+            if origin[option.name] in ("environment", "flag") and values[option.name] != wanted:
                 raise UsageError(
-                    f"{option.flags[0].split('/')[0]} is set by this site to {forced!r} and cannot be "
+                    f"{option.flags[0].split('/')[0]} is set by this site to {wanted!r} and cannot be "
                     f"{values[option.name]!r}",
-                    looked_at=str(site.site_file),
+                    looked_at=by,
                 )
-            values[option.name], origin[option.name] = forced, "forced"
+            values[option.name], origin[option.name] = wanted, "forced"
     return Settings(values, origin)
 
 

@@ -62,6 +62,7 @@ TOP: Mapping[str, Key] = {
     "speeds": Key("path", "What `kuulo calibrate` measured on the nodes.", '"/appl/kuulo/speeds.json"'),
     "groups": Key("table", "What members of a Unix group may use beside that: `[groups.NAME]`."),
     "defaults": Key("table", "Options' values, which users may change."),
+    "llm": Key("table", "Values of the options of language models, which users may change."),
     "forced": Key("table", "Options' values, which nobody can change."),
     "jobs": Key("table", "Where `kuulo submit` sends its work."),
     "image": Key("table", "From what images are made."),
@@ -162,6 +163,7 @@ class SiteFile:
     deploy: Mapping[str, Any] = field(default_factory=dict)
     module: Mapping[str, Any] = field(default_factory=dict)
     portal: Mapping[str, Any] = field(default_factory=dict)
+    llm: Mapping[str, Any] = field(default_factory=dict)
 
 
 def parse(data: Mapping[str, Any], path: Path) -> SiteFile:
@@ -184,6 +186,7 @@ def parse(data: Mapping[str, Any], path: Path) -> SiteFile:
         speeds=Path(said["speeds"]) if "speeds" in said else None,
         groups={name: _table(entries, GROUP, f"groups.{name}", path) for name, entries in groups.items()},
         jobs=settings_file.table(data, "jobs", path),
+        llm=settings_file.llm_values(data, path),
         **{name: _table(settings_file.table(data, name, path), keys, name, path) for name, keys in TABLES.items()},
     )
 

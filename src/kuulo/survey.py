@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kuulo import access, engines, machine
+from kuulo.engines.base import EngineSpec
 from kuulo.errors import KuuloError
 from kuulo.plan import Facts, Model
 from kuulo.site import Site
@@ -23,6 +24,10 @@ def facts(site: Site) -> Facts:
         if may is not None and s.name not in may and access.is_chosen(s)
     }
     out = {*broken, *denied}
+
+    def is_in(spec: EngineSpec) -> bool:
+        return (spec.environment or spec.name) in environments
+
     models = access.allowed(site.centre, "models", groups)
 
     def is_offered(ref: Any) -> bool:
@@ -38,7 +43,7 @@ def facts(site: Site) -> Facts:
     return Facts(
         machine=machine.this(),
         installed={
-            s.name: s.name not in out and (s.name in environments or engines.installed(s)) for s in engines.every()
+            s.name: not out & {s.name, s.environment} and (is_in(s) or engines.installed(s)) for s in engines.every()
         },
         environments=environments,
         broken=broken,

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "image": ("kuulo.cli.image:image", "Container images of engines: build, test, inspect, list, definition."),
     "import": ("kuulo.cli.import_:import_", "Take an edited srt, vtt, TextGrid, eaf or docx into the master copy."),
     "jobs": ("kuulo.cli.jobs:jobs", "Jobs: how they go, their logs, wait, cancel, retry."),
+    "llm": ("kuulo.cli.llm:llm", "Language models: their servers, and work in large numbers."),
     "models": ("kuulo.cli.models:models", "Models: list, pull, add, verify, remove."),
     "portal": ("kuulo.cli.portal:portal", "Open OnDemand: the app of this site, and a check of any app."),
     "run": ("kuulo.cli.run:run", "An engine's own program, with its own arguments."),

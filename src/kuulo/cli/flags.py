@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -13,16 +13,17 @@ from kuulo.options import Option
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def common(*groups: str) -> Callable[[F], F]:
-    """A decorator that gives a command the common options of these groups, in the table's order."""
-    return named(*(option.name for option in options.OPTIONS if option.group in groups))
+def common(*groups: str, table: Sequence[Option] = options.OPTIONS) -> Callable[[F], F]:
+    """A decorator that gives a command the common options of these groups, in the table's order. `table`: those of
+    language models are in `kuulo.llm.options`."""
+    return named(*(option.name for option in table if option.group in groups), table=table)
 
 
-def named(*names: str) -> Callable[[F], F]:
+def named(*names: str, table: Sequence[Option] = options.OPTIONS) -> Callable[[F], F]:
     """A decorator that gives a command these common options, in the table's order."""
 
     def decorate(function: F) -> F:
-        for option in reversed(options.OPTIONS):
+        for option in reversed(table):
             if option.name in names:
                 function = _flag(option)(function)
         return function
@@ -41,7 +42,7 @@ def _flag(option: Option) -> Callable[[F], F]:
         keywords["metavar"] = option.metavar or option.kind.upper()
         if option.kind == "choice":
             keywords["metavar"] = "|".join(option.choices) if len(option.choices) < 5 else "TYPE"
-        if option.kind == "pairs" or option.kind == "list":
+        if option.kind in ("pairs", "list", "texts"):
             keywords["multiple"] = True
         keywords["type"] = str
     return click.option(*option.flags, _parameter(option), **keywords)

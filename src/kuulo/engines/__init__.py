@@ -13,6 +13,7 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
+import shutil
 from dataclasses import dataclass
 from typing import Any, Dict, List, Tuple
 
@@ -34,6 +35,10 @@ MODULES: Dict[str, str] = {
     "nemo": "kuulo.engines.nemo",
     "resemblyzer": "kuulo.engines.resemblyzer",
     "channels": "kuulo.engines.channels",
+    "llama-cpp": "kuulo.engines.llama_cpp",
+    "vllm": "kuulo.engines.vllm",
+    "transformers-chat": "kuulo.engines.transformers_chat",
+    "openai": "kuulo.engines.openai",
     "null": "kuulo.engines.null",
 }
 
@@ -158,8 +163,10 @@ def _imported(name: str) -> Tuple[Any, Any]:
 
 
 def installed(engine: EngineSpec) -> bool:
-    """Whether the engine's package can be imported here (nothing is imported)."""
+    """Whether the engine's package can be imported here (nothing is imported), or a program of it is on the PATH."""
     try:
-        return importlib.util.find_spec(engine.module) is not None
+        if importlib.util.find_spec(engine.module) is not None:
+            return True
     except (ImportError, ValueError):
-        return False
+        pass
+    return any(shutil.which(program) for program in engine.programs)

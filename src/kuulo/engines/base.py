@@ -18,6 +18,12 @@ and, where the engine has a program that people type:
     def command(options: Mapping[str, Any], raw: Mapping[str, Any]) -> CommandLine
         The program's command line for these resolved options; AUDIO stands for the recording.
 
+An engine of the task "chat" has no `native` and no `load`: it is a server that speaks OpenAI's API, or an address that
+somebody else's server has. Its SPEC.options are those of `kuulo.llm.options`, and it has
+
+    def serve(task: ServerTask) -> ServerCommand
+        What starts the server. Nothing is run or written here. Raises Unusable.
+
 `contracts/test_engines.py` runs every engine through the same tests; `kuulo/testing.py` has them for engines of other
 packages, which an entry point in the group `kuulo.engines` brings in (docs/adding-an-engine.md).
 """
@@ -67,7 +73,9 @@ class EngineSpec:
     raw option without which it has no words' times. `voices`: of one that tells speakers apart, whether it gives their
     embeddings, so that a roster's can be compared with them. `speeds`: published figures, in times real time, where
     there are any: `cuda` and `cuda batched` of the model large on a GPU, `cpu` and `cpu batched` (batches of 8) of the
-    model small on eight cores; of an engine that tells speakers apart, whatever its model."""
+    model small on eight cores; of an engine that tells speakers apart, whatever its model. Of the task "chat":
+    `programs`, any of which on the PATH makes it installed too; `environment`, the engine whose environment serves this
+    one; `schema_as`: see llm/endpoint.py."""
 
     name: str
     summary: str
@@ -89,6 +97,44 @@ class EngineSpec:
     words_need: Optional[str] = None
     voices: bool = False
     speeds: Mapping[str, float] = field(default_factory=dict)
+    programs: Tuple[str, ...] = ()
+    environment: str = ""
+    schema_as: str = "json_schema"
+
+
+@dataclass(frozen=True)
+class ServerTask:
+    """A server that is wanted.
+
+    `options`: those of llm/options.py that the SPEC has, resolved: `context`, `parallel` and `threads` are numbers.
+    `python`: an interpreter that can import the engine, None where only a program was found. `folders`: where its
+    programs are, looked into in this order. `socket`: a path ending in `.sock`, for those that can; `port`: of
+    127.0.0.1, for the others. `key`: what the server has to ask for. `folder`: private, for files that it needs."""
+
+    model_path: str
+    model_name: str
+    options: Mapping[str, Any]
+    raw: Mapping[str, Any] = field(default_factory=dict)
+    python: Optional[str] = None
+    folders: Tuple[str, ...] = ()
+    socket: str = ""
+    port: int = 0
+    key: str = ""
+    folder: str = ""
+
+
+@dataclass(frozen=True)
+class ServerCommand:
+    """What starts a server. `environ` is added to its variables; `files`: name in the private folder -> text, written
+    0600 before. `on_socket`: it listens at the socket, else at the port. `ready_path`: what answers 200 when the model
+    is loaded. `secret`: names in `environ` whose values are shown to nobody."""
+
+    argv: Tuple[str, ...]
+    environ: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    on_socket: bool = True
+    ready_path: str = "/v1/models"
+    secret: Tuple[str, ...] = ()
 
 
 class Unusable(Exception):

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import wave
 from pathlib import Path
-from typing import Any, List, Mapping, Optional, Tuple
+from typing import Any, List, Mapping, Optional, Sequence, Tuple
 
 from kuulo.engines.base import SAMPLE_RATE, Unusable
 
@@ -34,6 +34,15 @@ def find(name: str) -> str:
     if found is None:
         raise Unusable(f"there is no program {name} beside {sys.executable} nor on the PATH", "install it anew")
     return found
+
+
+def find_in(folders: Sequence[str], name: str) -> Optional[str]:
+    """The program in the first of the folders that has it."""
+    for folder in folders:
+        path = Path(folder) / name
+        if path.is_file() and os.access(path, os.X_OK):
+            return str(path)
+    return None
 
 
 def write_wav(samples: Any, path: Path) -> None:

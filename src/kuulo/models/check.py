@@ -47,6 +47,9 @@ NESTED = frozenset({"pyannote"})
 DIARIZING = frozenset({"nemo", "pyannote", "speakers-onnx"})
 """Formats of models that tell speakers apart; the others recognise words."""
 
+CHATTING = frozenset({"gguf", "hf-text"})
+"""Formats of language models."""
+
 SUFFIX = {"ggml": ".bin", "pt": ".pt"}
 
 
@@ -104,6 +107,17 @@ def describe(format_: str, path: Path) -> ModelFacts:
         decoder_layers=shape.decoder_layers,
         size_bytes=sum(file.stat().st_size for file in files(format_, path)),
     )
+
+
+def text_shape(format_: str, path: Path) -> Any:
+    """What its files tell of a language model, a `llm.memory.Shape`; None of other models, and where the files are
+    damaged."""
+    if format_ not in CHATTING:
+        return None
+    try:
+        return FORMATS[format_].text_shape(path)
+    except (Damaged, OSError):
+        return None
 
 
 def files(format_: str, path: Path) -> list[Path]:

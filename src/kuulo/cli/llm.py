@@ -1,0 +1,39 @@
+"""`kuulo llm`: a sub-command's module is imported when it runs, as the commands of `kuulo` itself."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "explain": ("kuulo.cli.llm_explain:explain", "What an engine makes of the options, and the native command."),
+}
+"""Name -> where the sub-command is, and its line in the help."""
+
+
+class _Commands(click.Group):
+    """Sub-commands from the table above."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        where, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(where), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+
+@click.command(cls=_Commands, name="llm")
+def llm() -> None:
+    """Language models: their servers, and work in large numbers.
+
+    \b
+    kuulo llm explain --engine llama-cpp
+    """
