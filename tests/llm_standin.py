@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.server
+import itertools
 import json
 import os
 import re
@@ -27,7 +28,6 @@ import socket
 import socketserver
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -285,6 +285,47 @@ def running(
         process.stdout.close()
 
 
+def program(folder: Path, name: str, **options: Any) -> Path:
+    """An executable `name` in the folder that understands the flags of llama-server or vllm, and is a stand-in with
+    these options. `says`: a text for its log; `fails`: the exit code with which it ends at once."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"import llm_standin\nllm_standin.as_program({name!r}, {options!r})\n",
+        encoding="utf-8",
+    )
+    path.chmod(0o755)
+    return path
+
+
+FLAGS = {
+    "llama-server": {"--host": "socket", "--alias": "model", "--ctx-size": "context", "--parallel": "parallel"},
+    "vllm": {
+        "--uds": "socket",
+        "--served-model-name": "model",
+        "--max-model-len": "context",
+        "--max-num-seqs": "parallel",
+    },
+}
+KEYS = {"llama-server": "LLAMA_API_KEY", "vllm": "VLLM_API_KEY"}
+
+
+def as_program(name: str, options: dict[str, Any]) -> None:
+    given = parser().parse_args([])
+    print(options.pop("says", ""), file=sys.stderr, flush=True)
+    if "fails" in options:
+        sys.exit(options["fails"])
+    words = sys.argv[1:]
+    for flag, word in itertools.pairwise(words):
+        if flag in FLAGS[name]:
+            called = FLAGS[name][flag]
+            setattr(given, called, int(word) if called in ("context", "parallel") else word)
+    given.key = os.environ[KEYS[name]]
+    for called, value in options.items():
+        setattr(given, called, value)
+    serve(given)
+
+
 if __name__ == "__main__":
-    threading.current_thread().name = "standin"
     serve(parser().parse_args())

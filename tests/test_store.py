@@ -367,15 +367,16 @@ def test_the_catalogue_is_whole() -> None:
     assert next(iter(entries)) == "large-v3-turbo" and catalog.canonical("large") == "large-v3"
     for name, entry in entries.items():
         store.valid_name(name)
-        speakers = set(entry.sources) <= check.DIARIZING
-        assert speakers or {"ct2", "hf"} <= set(entry.sources) <= set(check.FORMATS) - check.DIARIZING
+        speakers, chat = set(entry.sources) <= check.DIARIZING, set(entry.sources) <= check.CHATTING
+        whispers = set(check.FORMATS) - check.DIARIZING - check.CHATTING
+        assert speakers or chat or {"ct2", "hf"} <= set(entry.sources) <= whispers
         assert entry.licence and (speakers or not entry.gated)
         for source in (one for main in entry.sources.values() for one in main.all):
             assert len(source.revision) in (0, 40) and bool(source.repo) != bool(source.path)
             assert all(paths.is_name(name) and len(t.sha256 or "0" * 64) == 64 for name, t in source.take.items())
             assert len(source.sha256 or "0" * 64) == 64 and len(source.sha1 or "0" * 40) == 40
             assert source.format != "pt" or (source.sha256 and source.sha256 in str(source.path))
-            assert source.format != "ggml" or (source.file and (source.sha1 or source.sha256))
+            assert source.format not in ("ggml", "gguf") or (source.file and (source.sha1 or source.sha256))
 
 
 def test_the_catalogues_addresses_are_those_of_the_engines_own_packages() -> None:
@@ -389,7 +390,7 @@ def test_the_catalogues_addresses_are_those_of_the_engines_own_packages() -> Non
         text = Path(whisper.origin).read_text(encoding="utf-8")
         urls = dict(re.findall(r'"([\w.-]+)": "https://[\w./-]+?/whisper/models/([0-9a-f]{64}/[\w.-]+)"', text))
     for name, entry in catalog.load().items():
-        if set(entry.sources) <= check.DIARIZING:
+        if set(entry.sources) <= check.DIARIZING | check.CHATTING:
             continue
         assert entry.sources["ct2"].repo == utils._MODELS[name]
         if whisper and "pt" in entry.sources:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kuulo.models.stores import Stores
     from kuulo.models.verifying import Verified
 
-FORMAT_NAMES = ("ct2", "ggml", "hf", "nemo", "onnx", "pt", "pyannote", "speakers-onnx")
+FORMAT_NAMES = ("ct2", "ggml", "gguf", "hf", "hf-text", "nemo", "onnx", "pt", "pyannote", "speakers-onnx")
 
 _format = click.option("--format", "format_", type=click.Choice(FORMAT_NAMES), help="Format of the files.")
 _json = click.option("--json", "as_json", is_flag=True, help="For machines.")
@@ -65,7 +65,7 @@ def list_(catalog: bool, as_json: bool) -> None:
         return
     if rows:
         _table(
-            ("name", "task", "format", "engines", "size", "languages", "licence", "where"),
+            ("name", "task", "format", "engines", "size", "about", "licence", "where"),
             [
                 (
                     r["name"],
@@ -73,7 +73,7 @@ def list_(catalog: bool, as_json: bool) -> None:
                     r["format"],
                     ", ".join(r["engines"]),
                     size(r["bytes"]),
-                    _languages(r) if r["task"] == "transcribe" else None,
+                    _about(r),
                     r["licence"],
                     r["store"],
                 )
@@ -132,7 +132,8 @@ def pull(
 ) -> None:
     """Bring a model from the network into the store.
 
-    NAME is one of `kuulo models list --catalog`, or a Hugging Face repository ORG/NAME. A pull that was cut goes on
+    NAME is one of `kuulo models list --catalog`, or a Hugging Face repository ORG/NAME, or a file ORG/NAME/FILE.gguf.
+    A pull that was cut goes on
     where it stopped. Every file is compared with the digests that the catalogue and the server say. The built-in
     model, miniature, is written without a network.
     """
@@ -271,10 +272,12 @@ def _formats() -> tuple[str, ...]:
 
 
 def _engines() -> list[EngineSpec]:
-    """The engines, best first, those that tell speakers apart last."""
+    """The engines, best first: those that recognise words, that tell speakers apart, for language models."""
     from kuulo import engines
 
-    return list({spec.name: spec for task in ("transcribe", "diarize") for spec in engines.specs(task)}.values())
+    return list(
+        {spec.name: spec for task in ("transcribe", "diarize", "chat") for spec in engines.specs(task)}.values()
+    )
 
 
 def _engines_for(format_: str) -> list[str]:
@@ -309,6 +312,9 @@ def chosen(names: Sequence[str], format_: str | None) -> list[ModelRef]:
 
 
 def _row(ref: ModelRef) -> dict[str, Any]:
+    from kuulo.models import check
+
+    text = check.text_shape(ref.format, ref.path)
     return {
         "name": ref.name,
         "task": ref.task,
@@ -326,6 +332,7 @@ def _row(ref: ModelRef) -> dict[str, Any]:
         "digest": ref.digest,
         "multilingual": ref.multilingual,
         "translates": ref.translates,
+        "text": dataclasses.asdict(text) if text else None,
         "added": ref.added,
     }
 
@@ -377,6 +384,22 @@ def _say_added(ref: ModelRef, as_json: bool) -> None:
 
 def size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def _about(row: dict[str, Any]) -> str | None:
+    """Which languages a Whisper knows; what a language model is."""
+    if row["task"] == "chat":
+        return _about_text(row["text"]) if row["text"] else "?"
+    return _languages(row) if row["task"] == "transcribe" else None
+
+
+def _about_text(told: dict[str, Any]) -> str:
+    """qwen3, 8.2B, Q4_K_M, context 40960"""
+    count = told["parameters"]
+    billions = (f"{count / 1e9:.1f}B" if count >= 1e8 else f"{count / 1e6:.1f}M") if count else ""
+    context = f"context {told['context']}" if told["context"] else ""
+    template = "" if told["template"] else "no chat template"
+    return ", ".join(filter(None, [told["architecture"], billions, told["quantisation"], context, template]))
 
 
 def _languages(row: dict[str, Any]) -> str:

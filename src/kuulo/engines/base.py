@@ -75,7 +75,8 @@ class EngineSpec:
     there are any: `cuda` and `cuda batched` of the model large on a GPU, `cpu` and `cpu batched` (batches of 8) of the
     model small on eight cores; of an engine that tells speakers apart, whatever its model. Of the task "chat":
     `programs`, any of which on the PATH makes it installed too; `environment`, the engine whose environment serves this
-    one; `schema_as`: see llm/endpoint.py."""
+    one; `schema_as`: see llm/endpoint.py; `same_seed_same_text`: whether it is so on the same machine, one question at
+    a time."""
 
     name: str
     summary: str
@@ -100,6 +101,7 @@ class EngineSpec:
     programs: Tuple[str, ...] = ()
     environment: str = ""
     schema_as: str = "json_schema"
+    same_seed_same_text: bool = False
 
 
 @dataclass(frozen=True)

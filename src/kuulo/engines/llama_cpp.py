@@ -26,6 +26,7 @@ SPEC = EngineSpec(
     devices=("cpu", "cuda"),
     model_formats=("gguf",),
     kind="server",
+    same_seed_same_text=True,
     programs=(PROGRAM,),
     schema_as="json_object",
     options={

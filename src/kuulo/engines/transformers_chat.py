@@ -24,6 +24,7 @@ SPEC = EngineSpec(
     devices=("cpu", "cuda"),
     model_formats=("hf-text",),
     kind="server",
+    same_seed_same_text=True,
     packages=("torch",),
     environment="transformers",
     options={

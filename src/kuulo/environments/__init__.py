@@ -8,6 +8,7 @@ A recipe is a folder here, named as its engine:
                          [cpu]                     of one variant:
                          index = "https://..."     has what PyPI has not
                          without = ["triton"]      packages that others ask for and nobody needs
+                         [cpu.build]               variables for what is built from source
     requirements.in      what is wanted
     cpu.in cuda.in       instead of it, where a variant wants something else; begins with `-r requirements.in`
     cpu.lock cuda.lock   every package with its digests, by tools/locks.py; `any.lock` where there are no variants

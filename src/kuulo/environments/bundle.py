@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +78,8 @@ def write(
         uv.run(["pip", "install", "--quiet", "--python", str(interpreter), "pip", "setuptools", "wheel"])
         fresh = Path(scratch, "wheels")
         _pip(interpreter, ["wheel", "--no-deps", "--require-hashes", *pip_flags,
-                           "--wheel-dir", str(fresh), "--requirement", str(variant.lock)])  # fmt: skip
+                           "--wheel-dir", str(fresh), "--requirement", str(variant.lock)],
+             variant.building(os.environ))  # fmt: skip
         version = uv.version(interpreter).rpartition(".")[0]
         made = Bundle(folder.absolute(), chosen.engine, variant.name, version, platform.machine())
         try:
@@ -106,8 +108,8 @@ def _locked(wheel: Path) -> str:
     return f"{re.sub('[-_.]+', '-', name).lower()}=={version} \\\n    --hash=sha256:{digest}\n"
 
 
-def _pip(interpreter: Path, arguments: Sequence[str]) -> None:
+def _pip(interpreter: Path, arguments: Sequence[str], environ: Mapping[str, str]) -> None:
     command = [str(interpreter), "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False, env=environ)
     if done.returncode:
         raise CannotRun(f"pip {arguments[0]} failed", looked_at=done.stderr.strip()[-2000:])

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import datetime
 import hashlib
+import os
 import secrets
 import shutil
 from collections.abc import Callable
@@ -55,7 +56,8 @@ def install(
         # A lock has all that is wanted. A file of the user's own may be a plain list of requirements.
         hashes = ["--require-hashes", "--no-deps"] if b"--hash" in locked else []
         from_where = sources.flags(variant)
-        uv.run(["pip", "install", "--python", str(interpreter), *from_where, *hashes, "-r", str(used)], shown=shown)
+        words = ["pip", "install", "--python", str(interpreter), *from_where, *hashes, "-r", str(used)]
+        uv.run(words, shown=shown, environ=variant.building(os.environ))
         environment = Environment(
             engine=chosen.engine,
             folder=build,

@@ -19,13 +19,20 @@ LOCK = ".lock"
 
 @dataclass(frozen=True)
 class Variant:
-    """What is installed on one kind of machine. `index`: has what PyPI has not; `without`: packages left out."""
+    """What is installed on one kind of machine. `index`: has what PyPI has not; `without`: packages left out; `build`:
+    variables for what is built from source."""
 
     name: str
     wanted: Path
     lock: Path
     index: str | None = None
     without: tuple[str, ...] = ()
+    build: Mapping[str, str] = field(default_factory=dict)
+
+    def building(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """`environ` with the variables for building; what it has of them already comes after ours, and so wins."""
+        mixed = {name: " ".join(filter(None, [said, environ.get(name, "")])) for name, said in self.build.items()}
+        return {**environ, **mixed}
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,9 @@ def read(engine: str) -> Recipe:
 
 def _variant(folder: Path, name: str, wanted: Path, said: Mapping[str, Any]) -> Variant:
     wanted = wanted if wanted.is_file() else folder / "requirements.in"
-    return Variant(name, wanted, folder / f"{name}{LOCK}", said.get("index"), tuple(said.get("without", ())))
+    return Variant(
+        name, wanted, folder / f"{name}{LOCK}", said.get("index"), tuple(said.get("without", ())), said.get("build", {})
+    )
 
 
 def of_program(program: str) -> str | None:

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -54,10 +54,10 @@ def version(interpreter: Path) -> str:
     return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def run(arguments: Sequence[str], *, shown: bool = False) -> str:
-    """What uv writes to standard output. `shown`: its progress is copied to standard error as it comes. Raises
-    CannotRun with its last words."""
-    process = subprocess.Popen([program(), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def run(arguments: Sequence[str], *, shown: bool = False, environ: Mapping[str, str] | None = None) -> str:
+    """What uv writes to standard output. `shown`: its progress is copied to standard error as it comes; `environ`: its
+    variables, instead of ours. Raises CannotRun with its last words."""
+    process = subprocess.Popen([program(), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ)
     assert process.stdout is not None
     assert process.stderr is not None
     lines: list[bytes] = []

@@ -16,7 +16,7 @@ from typing import Any
 from kuulo.errors import UsageError
 
 FILE = Path(__file__).with_name("catalog.toml")
-FORMATS = ("ct2", "ggml", "hf", "nemo", "onnx", "pt", "pyannote", "speakers-onnx")
+FORMATS = ("ct2", "ggml", "gguf", "hf", "hf-text", "nemo", "onnx", "pt", "pyannote", "speakers-onnx")
 LAST_RANK = 1000
 """Of a model that is not in the catalogue."""
 
@@ -34,7 +34,7 @@ class Source:
     """Where a model comes from in one format.
 
     `repo`, `revision`: a Hugging Face repository and commit; revision "" when none was seen. `path`: instead, the
-    end of an address on OpenAI's server. `file`: the one file of a ggml or nemo model. `sha1`, `sha256`: of that file.
+    end of an address on OpenAI's server. `file`: the one file of a ggml, gguf or nemo model. `sha1`, `sha256`: of it.
     `take`: by their names in the model's folder, the files to take; empty for those that the format wants. `parts`:
     more repositories, whose files come into the same folder. `licence`: of this repository, where it is not the
     model's."""

@@ -7,14 +7,17 @@ the right ones is for `store.verify`, which hashes them.
 |---|---|---|
 | ct2 | a CTranslate2 folder | ct2.py |
 | ggml | a whisper.cpp file | ggml.py |
-| hf | a Hugging Face folder | hf.py |
+| gguf | a llama.cpp file | gguf.py |
+| hf | a Hugging Face folder with a Whisper | hf.py |
+| hf-text | a Hugging Face folder with a text model | hf_text.py |
 | nemo | a NeMo file that tells speakers apart | nemo.py |
 | onnx | a folder of ONNX files | onnx.py |
 | pt | an openai-whisper file | pt.py |
 | pyannote | pyannote.audio's speaker pipeline, a folder with sub-folders | pyannote.py |
 | speakers-onnx | sherpa-onnx's speaker pipeline, a folder of ONNX files | speakers_onnx.py |
 
-nemo and the last two tell speakers apart and know no words; the others are Whispers.
+`nemo`, `pyannote` and `speakers-onnx` tell speakers apart and know no words; `gguf` and `hf-text` are language models;
+the others are Whispers.
 """
 
 from __future__ import annotations
@@ -23,34 +26,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kuulo.models import ct2, ggml, hf, nemo, onnx, pt, pyannote, speakers_onnx
+from kuulo.models import ct2, ggml, gguf, hf, hf_text, nemo, onnx, pt, pyannote, speakers_onnx
 from kuulo.models.binary import Damaged
 from kuulo.models.shape import Shape
 
 # In the order in which they are tried: hf before ct2, because both have a config.json
 FORMATS: dict[str, Any] = {
     "ggml": ggml,
+    "gguf": gguf,
     "pt": pt,
     "hf": hf,
+    "hf-text": hf_text,
     "ct2": ct2,
     "onnx": onnx,
     "pyannote": pyannote,
     "speakers-onnx": speakers_onnx,
     "nemo": nemo,
 }
-FOLDERS = frozenset({"ct2", "hf", "onnx", "pyannote", "speakers-onnx"})
+FOLDERS = frozenset({"ct2", "hf", "hf-text", "onnx", "pyannote", "speakers-onnx"})
 """Formats that are a folder; the others are one file."""
 
 NESTED = frozenset({"pyannote"})
 """Formats whose files may lie in sub-folders of the folder."""
 
 DIARIZING = frozenset({"nemo", "pyannote", "speakers-onnx"})
-"""Formats of models that tell speakers apart; the others recognise words."""
+"""Formats of models that tell speakers apart."""
 
 CHATTING = frozenset({"gguf", "hf-text"})
-"""Formats of language models."""
+"""Formats of language models. What is in neither of these sets recognises words."""
 
-SUFFIX = {"ggml": ".bin", "pt": ".pt"}
+SUFFIX = {"ggml": ".bin", "gguf": ".gguf", "pt": ".pt"}
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,9 @@ class ModelFacts:
 
 
 def task_of(format_: str) -> str:
-    """What a model of the format is for, as engines name their tasks: `transcribe` or `diarize`."""
+    """What a model of the format is for, as engines name their tasks: `transcribe`, `diarize` or `chat`."""
+    if format_ in CHATTING:
+        return "chat"
     return "diarize" if format_ in DIARIZING else "transcribe"
 
 

@@ -53,10 +53,10 @@ def problems(path: Path) -> list[str]:
     if config.get("model_type") != "whisper":
         return [f"config.json is of a model of type {config.get('model_type')!r}, not whisper"]
     try:
-        headers = {name: _header(path / name) for name in _shards(path)}
+        headers = {name: header(path / name) for name in shards(path)}
     except Damaged as error:
         return [str(error)]
-    found += _weight_problems(path, headers)
+    found += weight_problems(path, headers)
     if not (path / "tokenizer.json").is_file() and not (
         (path / "vocab.json").is_file() and (path / "merges.txt").is_file()
     ):
@@ -90,7 +90,7 @@ def _whole(value: Any) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _shards(path: Path) -> list[str]:
+def shards(path: Path) -> list[str]:
     """Names of the files with weights; raises Damaged."""
     if (path / WEIGHTS).is_file():
         return [WEIGHTS]
@@ -111,7 +111,7 @@ def _shards(path: Path) -> list[str]:
     raise Damaged(f"{WEIGHTS} is missing")
 
 
-def _header(path: Path) -> dict[str, Any]:
+def header(path: Path) -> dict[str, Any]:
     """A safetensors file's header; raises Damaged when the file is not as long as it says."""
     try:
         size = path.stat().st_size
@@ -133,7 +133,7 @@ def _header(path: Path) -> dict[str, Any]:
     return dict(header)
 
 
-def _weight_problems(path: Path, headers: dict[str, dict[str, Any]]) -> list[str]:
+def weight_problems(path: Path, headers: dict[str, dict[str, Any]]) -> list[str]:
     if list(headers) == [WEIGHTS]:
         return []
     index, _ = load(path / INDEX)

@@ -69,7 +69,7 @@ class ModelRef:
 
     @property
     def task(self) -> str:
-        """What it is for: `transcribe` or `diarize`."""
+        """What it is for: `transcribe`, `diarize` or `chat`."""
         return check.task_of(self.format)
 
     @property
@@ -85,7 +85,7 @@ class ModelRef:
     @property
     def digest(self) -> str:
         """sha256 over the lines `path sha256` of the files, sorted: the same files, the same digest, wherever they
-        are. The one file of ggml, nemo and pt counts without its name."""
+        are. The one file of ggml, gguf, nemo and pt counts without its name."""
         single = self.format not in check.FOLDERS
         lines = sorted(f"{'' if single else file.path}\0{file.sha256}\n" for file in self.files)
         return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -37,8 +37,9 @@ ABANDONED_S = 600
 """A staging folder of another machine that nobody wrote to for this long is taken over."""
 
 REPO_PATTERN = re.compile(r"[\w.-]+/[\w.-]+")
+GGUF_PATTERN = re.compile(r"([\w.-]+/[\w.-]+)/([\w.-]+\.gguf)")
 
-PREFERRED = ("ct2", "ggml", "pt", "hf", "onnx", "pyannote", "speakers-onnx", "nemo")
+PREFERRED = ("ct2", "ggml", "pt", "hf", "onnx", "pyannote", "speakers-onnx", "nemo", "gguf", "hf-text")
 """Which format is pulled when nobody says: that of the default engine first."""
 
 
@@ -70,10 +71,10 @@ def pull(
 ) -> ModelRef:
     """Brings a model into the store and gives it.
 
-    `name`: of the catalogue, or a Hugging Face repository ORG/NAME (of a format that is a folder). `revision`:
-    instead of the catalogue's; of several repositories, of the first. `rename`: its name in the store. A pull that was
-    cut goes on where it stopped. Raises UsageError for what cannot be asked, ModelMissing for all that the network, the
-    server, the disk or the files do."""
+    `name`: of the catalogue, or a Hugging Face repository ORG/NAME (of a format that is a folder), or one file of it,
+    ORG/NAME/FILE.gguf. `revision`: instead of the catalogue's; of several repositories, of the first. `rename`: its
+    name in the store. A pull that was cut goes on where it stopped. Raises UsageError for what cannot be asked,
+    ModelMissing for all that the network, the server, the disk or the files do."""
     entry, source = _what(name, format_)
     local = free_name(rename or entry.name)
     target = store.place(local, source.format)
@@ -180,6 +181,16 @@ def _user() -> str:
 
 
 def _what(name: str, format_: str | None) -> tuple[Entry, Source]:
+    one_file = GGUF_PATTERN.fullmatch(name)
+    if one_file and format_ in (None, "gguf"):
+        repo, file = one_file.groups()
+        return Entry(file.removesuffix(".gguf"), catalog.LAST_RANK, ""), Source("gguf", repo=repo, file=file)
+    if REPO_PATTERN.fullmatch(name) and format_ == "gguf":
+        raise UsageError(
+            f"which file of the repository {name}?",
+            looked_at="its page, under Files: there is one for each quantisation",
+            do=f"kuulo models pull {name}/FILE.gguf",
+        )
     if REPO_PATTERN.fullmatch(name):
         if format_ not in check.FOLDERS:
             raise UsageError(

@@ -15,6 +15,9 @@ from kuulo.models.files import size_problems
 from kuulo.models.manifest import ModelRef
 from kuulo.models.store import NAME_PATTERN, VARIABLE, Store, Trouble
 
+TASKS = ("transcribe", "diarize", "chat")
+"""In the order in which models are listed."""
+
 
 @dataclass(frozen=True)
 class Stores:
@@ -41,13 +44,13 @@ class Stores:
         return [trouble for layer in self.layers for trouble in layer.list()[1]]
 
     def list(self) -> list[ModelRef]:
-        """All models, the best defaults first, those that tell speakers apart last. What a later store has of the same
-        name and format is not seen."""
+        """All models, the best defaults first: those that recognise words, those that tell speakers apart, language
+        models. What a later store has of the same name and format is not seen."""
         seen: dict[tuple[str, str], ModelRef] = {}
         for layer in self.layers:
             for ref in layer.list()[0]:
                 seen.setdefault((ref.format, ref.name), ref)
-        return sorted(seen.values(), key=lambda ref: (ref.task == "diarize", ref.rank, ref.name, ref.format))
+        return sorted(seen.values(), key=lambda ref: (TASKS.index(ref.task), ref.rank, ref.name, ref.format))
 
     def find(self, name: str, formats: Sequence[str]) -> ModelRef | None:
         """The model by name or alias, in the first of the formats that a store has; raises ModelMissing when its
