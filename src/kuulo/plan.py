@@ -402,10 +402,11 @@ def named_engine(name: str, facts: Facts, task: str = TRANSCRIBE) -> EngineSpec:
         if name in why:
             raise why[name]
     if not facts.installed.get(name):
+        home = spec.environment or name
         raise EngineMissing(
             f"the engine {name} is not installed",
             looked_at=f"Python module {spec.module}",
-            do=f"kuulo engines install {name}" if recipe.has(name) else f"pip install {spec.install}",
+            do=f"kuulo engines install {home}" if recipe.has(home) else f"pip install {spec.install}",
         )
     return spec
 

@@ -22,7 +22,7 @@ def engines(context: click.Context, as_json: bool) -> None:
     """Which engines there are, which are installed, and what they can do.
 
     They are listed in order of preference: without --engine, the first installed one that has the model is used. After
-    those that recognise words come those that tell speakers apart (--speaker-engine).
+    those that recognise words come those that tell speakers apart (--speaker-engine), then those for language models.
 
     An engine is installed beside Kuulo (pip), or in an environment of its own, where its packages cannot get into
     the way of another's. `kuulo engines install` makes one; it is used from then on.
@@ -50,7 +50,7 @@ def _list(as_json: bool) -> None:
     _show(rows)
     for row in rows:
         if not row["version"] and row["name"] not in broken:
-            by = f"kuulo engines install {row['name']}" if row["installable"] else f"pip install {row['install']}"
+            by = f"kuulo engines install {row['home']}" if row["installable"] else f"pip install {row['install']}"
             click.echo(f"{row['name']}: {by}")
     for trouble in troubles:
         click.echo(click.style(trouble, fg="yellow"), err=True)
@@ -87,8 +87,9 @@ def _rows(environments: Mapping[str, Environment], broken: Container[str]) -> li
     from kuulo.environments import recipe
 
     rows = []
-    for spec in (*table.specs(), *(s for s in table.specs("diarize") if "transcribe" not in s.tasks)):
-        version, environment = None, environments.get(spec.name)
+    every = {spec.name: spec for task in ("transcribe", "diarize", "chat") for spec in table.specs(task)}
+    for spec in every.values():
+        version, environment = None, environments.get(spec.environment or spec.name)
         if environment:
             version = environment.packages.get(canonicalize_name(spec.package), "unknown")
         elif spec.name not in broken and table.installed(spec):
@@ -108,7 +109,8 @@ def _rows(environments: Mapping[str, Environment], broken: Container[str]) -> li
                 "licence": spec.licence,
                 "url": spec.url,
                 "install": spec.install,
-                "installable": recipe.has(spec.name),
+                "home": spec.environment or spec.name,
+                "installable": recipe.has(spec.environment or spec.name),
                 "environment": environment.to_json() if environment else None,
             }
         )

@@ -13,6 +13,7 @@ from kuulo.engines.base import EngineSpec
 from kuulo.environments.installed import Environment
 from kuulo.errors import CannotRun, KuuloError
 from kuulo.formats import json as master
+from kuulo.llm.endpoint import CHAT
 from kuulo.miniature.writers import WRITERS
 from kuulo.models import built_in
 from kuulo.models.store import Store
@@ -65,7 +66,8 @@ def _imported(environment: Environment, spec: EngineSpec) -> str:
     if done.returncode != 0:
         last = "\n".join(f"    {line}" for line in done.stderr.splitlines()[-8:])
         raise CannotRun(f"{spec.module} cannot be imported in the environment of {spec.name}", looked_at=last)
-    return f"{spec.module} was imported; no speaker model was at hand to try it on"
+    what = "language" if CHAT in spec.tasks else "speaker"
+    return f"{spec.module} was imported; no {what} model was at hand to try it on"
 
 
 def _model(spec: EngineSpec, home: Path) -> Model | None:

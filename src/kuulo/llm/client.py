@@ -349,12 +349,11 @@ def _reason(told: Any) -> str:
 
 def _too_long(told: Any, reason: str, context: int | None) -> PromptTooLong | None:
     """llama-server says its numbers in fields, OpenAI, vLLM and llama-cpp-python in a sentence."""
-    kind = f"{told.get('type')} {told.get('code')}" if isinstance(told, Mapping) else ""
-    if "exceed_context_size" in kind:
-        return PromptTooLong(_int(told.get("n_prompt_tokens")), _int(told.get("n_ctx")) or context)
-    if "context_length_exceeded" in kind or re.search(
-        r"maximum context length|exceed\w* (the )?(available )?context", reason
-    ):
+    fields = told if isinstance(told, Mapping) else {}
+    kind = f"{fields.get('type')} {fields.get('code')}"
+    if _int(fields.get("n_prompt_tokens")) is not None or "exceed_context_size" in kind:
+        return PromptTooLong(_int(fields.get("n_prompt_tokens")), _int(fields.get("n_ctx")) or context)
+    if "context_length_exceeded" in kind or re.search(TOO_LONG, reason):
         limit = re.search(r"context (?:length|window|size)\D{0,12}(\d+)", reason)
         asked = re.search(r"(?:requested|has|contains|tokens \()\s*(\d+)", reason)
         return PromptTooLong(_int(asked and asked[1]), _int(limit and limit[1]) or context)

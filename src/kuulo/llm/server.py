@@ -210,11 +210,10 @@ class Server:
                 raise (self.death() if self.has_ended() else error) from error
 
     def _says_ready(self, client: Client) -> bool:
+        if self.endpoint.socket and not _is_open(self.endpoint.socket):
+            return False
         try:
-            path = self._ready_path
-            client.request(
-                "GET", path.removeprefix("/v1") if path.startswith("/v1/") else client.endpoint.root_url + path
-            )
+            client.request("GET", client.endpoint.root_url + self._ready_path)
         except (ServerGone, RequestRefused):
             return False
         return True
@@ -269,6 +268,16 @@ def version(plan: ChatPlan) -> str:
         return importlib.metadata.version(plan.spec.package)
     except importlib.metadata.PackageNotFoundError:
         return ""
+
+
+def _is_open(place: Path) -> bool:
+    """Whether somebody listens at a socket."""
+    with socket.socket(socket.AF_UNIX) as one:
+        try:
+            one.connect(str(place))
+        except OSError:
+            return False
+    return True
 
 
 def free_port() -> int:
