@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -579,6 +580,41 @@ def test_an_endpoint_without_a_name_of_a_model_has_one_or_is_asked_which(tmp_pat
         with server.running(chosen, tmp_path) as endpoint, Client(endpoint) as client:
             assert client.chat(HELLO).model == "only"
         assert "POST http://localhost/v1/chat/completions" in server.native(chosen)
+
+
+APPTAINER = """#!{python}
+import json, os, sys
+words = sys.argv[1:]
+program = words.index("-I")  # the image's Python
+launcher, rest = words[program + 1], words[program + 2 :]
+place = rest.index("--environment") + 1
+environ = json.load(open(rest[place]))
+environ["PYTHONPATH"] = os.path.dirname(launcher)  # which an image has at a place of its own
+environ["PATH"] = {programs!r} + ":" + environ["PATH"]
+command = rest[rest.index("--") + 1 :]
+os.execve(sys.executable, [sys.executable, *command[1:]], environ)
+"""
+
+
+def test_an_engine_in_a_container_image_is_started_in_it(
+    gguf: Path, with_program: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = with_program("llama-server").parent
+    starter = tmp_path / "bin" / "apptainer"
+    starter.parent.mkdir()
+    starter.write_text(APPTAINER.format(python=sys.executable, programs=str(programs)))
+    starter.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{starter.parent}:/usr/bin:/bin")
+    image = tmp_path / "images" / "image.squashfs"
+    image.parent.mkdir()
+    image.write_bytes((b"hsqs" + bytes(36) + struct.pack("<Q", 4096)).ljust(4096, b"\0"))  # a header alone
+    environment = Environment("llama-cpp", image.parent, "any", "3.11.7", "0" * 64, image=image.name)
+    chosen = planned(gguf, environment=environment)
+    for scratch in (tmp_path / "s", tmp_path / ("long" * 30)):
+        with server.running(chosen, scratch) as endpoint, Client(endpoint) as client:
+            assert client.chat(HELLO).text.startswith("Answer: Hyvää")
+            assert endpoint.key and endpoint.key not in " ".join(_processes_with(str(gguf)))
+    assert "-m kuulo.engines.llama_cpp_program --model" in server.native(chosen)
 
 
 # ---------------------------------------------------------------------- native commands

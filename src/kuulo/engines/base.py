@@ -111,7 +111,8 @@ class ServerTask:
     `options`: those of llm/options.py that the SPEC has, resolved: `context`, `parallel` and `threads` are numbers.
     `python`: an interpreter that can import the engine, None where only a program was found. `folders`: where its
     programs are, looked into in this order. `socket`: a path ending in `.sock`, for those that can; `port`: of
-    127.0.0.1, for the others. `key`: what the server has to ask for. `folder`: private, for files that it needs."""
+    127.0.0.1, for the others. `key`: what the server has to ask for. `folder`: private, for files that it needs.
+    `image`: the engine is in a container image, and `python` in it: programs are started by `python -m`."""
 
     model_path: str
     model_name: str
@@ -123,6 +124,7 @@ class ServerTask:
     port: int = 0
     key: str = ""
     folder: str = ""
+    image: bool = False
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,9 @@ def serve(task: ServerTask) -> ServerCommand:
     """llama-server, or llama-cpp-python's where there is none."""
     program = find_in(task.folders, PROGRAM)
     if program:
-        return _llama_server(program, task)
+        return _llama_server([program], task)
+    if task.image:
+        return _llama_server([str(task.python), "-m", "kuulo.engines.llama_cpp_program"], task)
     if task.python is None:
         raise Unusable(f"there is no {PROGRAM} and no llama-cpp-python", "kuulo engines install llama-cpp")
     if task.options["parallel"] > 1:
@@ -81,10 +83,10 @@ def _layers(options: Mapping[str, Any]) -> int:
     return ALL_LAYERS if options["gpu_layers"] is None else int(options["gpu_layers"])
 
 
-def _llama_server(program: str, task: ServerTask) -> ServerCommand:
+def _llama_server(start: List[str], task: ServerTask) -> ServerCommand:
     options = task.options
     words: List[str] = [
-        program, "--model", task.model_path, "--alias", task.model_name, "--host", task.socket,
+        *start, "--model", task.model_path, "--alias", task.model_name, "--host", task.socket,
         "--ctx-size", str(options["context"] * options["parallel"]), "--parallel", str(options["parallel"]),
         "--threads", str(options["threads"]), "--gpu-layers", str(_layers(options)),
         "--jinja", "--offline", "--no-ui", "--no-slots", "--fit", "off", "--no-kv-unified",

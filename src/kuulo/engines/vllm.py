@@ -53,12 +53,13 @@ def refuse(options: Mapping[str, Any]) -> Dict[str, str]:
 
 def serve(task: ServerTask) -> ServerCommand:
     """`vllm serve`. Of its routes, only those under /v1 ask for the key: it listens where nobody else comes."""
-    program = find_in(task.folders, PROGRAM)
-    if program is None:
+    found = find_in(task.folders, PROGRAM)
+    start = [found] if found else [str(task.python), "-m", "vllm.entrypoints.cli.main"] if task.image else None
+    if start is None:
         raise Unusable("there is no program vllm", "kuulo engines install vllm, on a machine with a GPU")
     options = task.options
     words: List[str] = [
-        program, "serve", task.model_path, "--served-model-name", task.model_name, "--uds", task.socket,
+        *start, "serve", task.model_path, "--served-model-name", task.model_name, "--uds", task.socket,
         "--max-model-len", str(options["context"]),
         "--tensor-parallel-size", str(options["tensor_parallel"] or 1),
         "--disable-uvicorn-access-log", "--no-enable-log-requests",

@@ -24,18 +24,19 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from kuulo import engines, runtimes
 from kuulo.engines.base import ServerCommand, ServerTask, Unusable
-from kuulo.errors import CannotRun, EngineMissing, InputFailed, UsageError
+from kuulo.errors import EngineMissing, InputFailed, UsageError
 from kuulo.llm import warden
 from kuulo.llm.client import Client, RequestRefused, ServerGone
 from kuulo.llm.endpoint import Endpoint
 from kuulo.llm.plan import ChatPlan
-from kuulo.runtimes.here import CACHES
+from kuulo.runtimes import Runtime
+from kuulo.runtimes.container import Container
 
 LONGEST_SOCKET = 100
 """Bytes of a socket's path; the system takes 107 (unix(7))."""
@@ -156,9 +157,15 @@ class Server:
             version(self.plan),
         )
         self._ready_path = command.ready_path
+        runtime, environ = self._prepared()
+        argv = list(command.argv)
+        if isinstance(runtime, Container):
+            argv = runtime.server(self.scratch, argv, [Path(task.model_path)], command.environ, self._elsewhere)
+        else:
+            environ |= command.environ
         watched, self._alive = os.pipe()
         # -S -E: nothing of what is installed here is needed
-        words = [sys.executable, "-S", "-E", warden.__file__, str(watched), "--", *command.argv]
+        words = [sys.executable, "-S", "-E", warden.__file__, str(watched), "--", *argv]
         try:
             with self.log.open("ab") as log:
                 self.process = subprocess.Popen(
@@ -167,7 +174,7 @@ class Server:
                     stdout=log,
                     stderr=log,
                     cwd=self.scratch,
-                    env=self._environment(command.environ),
+                    env=environ,
                     pass_fds=[watched],
                     start_new_session=True,
                 )
@@ -175,13 +182,12 @@ class Server:
             os.close(watched)
         return command.on_socket
 
-    def _environment(self, more: Mapping[str, str]) -> dict[str, str]:
+    def _prepared(self) -> tuple[Runtime, dict[str, str]]:
+        """The runtime, with scratch ready for it, and the variables for what starts the server."""
         runtime = runtimes.of(self.plan.environment)
-        for folder in CACHES.values():
-            (self.scratch / folder).mkdir(parents=True, exist_ok=True)
-        runtime.prepare(self.scratch)
+        runtimes.make_room(runtime, self.scratch)
         ours = {k: v for k, v in os.environ.items() if k not in SECRETS and not k.startswith(OTHERS_OPTIONS)}
-        return {**runtime.environment(self.scratch, ours), **more}
+        return runtime, runtime.environment(self.scratch, ours)
 
     def _socket(self) -> Path:
         """A path for a socket that is short enough."""
@@ -289,19 +295,17 @@ def free_port() -> int:
 
 def _task(plan: ChatPlan, place: str, port: int, key: str, folder: str) -> ServerTask:
     environment = plan.environment
-    if environment is not None and environment.image_path is not None:
-        raise CannotRun(
-            f"a language model's server is not started in a container image yet: {plan.engine}",
-            looked_at=str(environment.image_path),
-            do=f"kuulo engines install {plan.engine}",
-        )
-    if environment is not None:
-        python: str | None = str(environment.interpreter)
+    own: list[Path] = []
+    if environment is not None and environment.image:
+        python: str | None = Container(environment).interpreter
+    elif environment is not None:
+        python = str(environment.interpreter)
         own = [environment.folder / "bin", *environment.folder.glob("lib/python*/site-packages/bin")]
     else:
         python = sys.executable if _is_here(plan) else None
         own = [Path(sys.executable).parent, Path(sysconfig.get_path("platlib")) / "bin"]
-    folders = [*map(str, own), *os.environ.get("PATH", os.defpath).split(os.pathsep)]
+    image = environment is not None and bool(environment.image)
+    folders = [] if image else [*map(str, own), *os.environ.get("PATH", os.defpath).split(os.pathsep)]
     assert plan.model is not None
     return ServerTask(
         model_path=str(plan.model.path),
@@ -314,6 +318,7 @@ def _task(plan: ChatPlan, place: str, port: int, key: str, folder: str) -> Serve
         port=port,
         key=key,
         folder=folder,
+        image=image,
     )
 
 

@@ -94,6 +94,23 @@ class Container:
         carried = Bind(own(scratch).source / CARRIED, Path(WORKER_FILES))
         return self.start(scratch, words, [own(scratch), carried, *readable(reads)], scratch, WORKERS)
 
+    def server(
+        self,
+        scratch: Path,
+        words: Sequence[str],
+        reads: Sequence[Path],
+        variables: Mapping[str, str],
+        socket: Path | None = None,
+    ) -> list[str]:
+        """A server of the engine in the image, which has what a worker has, and these variables, which no command line
+        shows. `socket`: the folder of its socket, where that is not scratch. It needs `prepare`."""
+        path = scratch / CARRIED / WORKERS
+        mixed = {**json.loads(path.read_bytes()), **variables}
+        atomic.write_bytes(path, json.dumps(mixed).encode("ascii"), mode=0o600)
+        carried = Bind(own(scratch).source / CARRIED, Path(WORKER_FILES))
+        binds = [own(scratch), carried, *readable(reads), *([own(socket)] if socket else [])]
+        return self.start(scratch, words, binds, scratch, WORKERS)
+
     def start(
         self, scratch: Path, words: Sequence[str], binds: Sequence[Bind], folder: Path, environment: str = PROGRAMS_OWN
     ) -> list[str]:
