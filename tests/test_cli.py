@@ -44,7 +44,7 @@ def test_wrong_usage_is_2(kuulo: Kuulo, arguments: list[str]) -> None:
 def test_engines_are_listed_for_people_and_for_machines(kuulo: Kuulo) -> None:
     listed = kuulo("engines")
     rows = {row["name"]: row for row in json.loads(kuulo("engines", "--json").stdout)["engines"]}
-    every = [*engines.specs(), *engines.specs("diarize")]
+    every = [*engines.specs(), *engines.specs("diarize"), *engines.specs("chat")]
     assert list(rows) == [s.name for s in every]
     for spec in every:
         assert spec.name in listed.stdout

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ import gguf_file
 import llm_standin
 from conftest import ROOT, Kuulo
 from kuulo import engines
-from kuulo.environments.installed import Environment
+from kuulo.environments.installed import Environment, Environments
 from kuulo.errors import CannotRun, EngineMissing, ModelMissing, OptionRefused, UsageError
 from kuulo.llm import facts, memory, options, plan, provenance, server
 from kuulo.llm.client import (
@@ -686,3 +686,179 @@ def test_provenance_says_what_an_answer_was_made_with(gguf: Path, with_program: 
     )
     assert told["repeatable"] == provenance.REPEATABLE
     assert provenance.repeatable(planned(gguf, parallel="2")) == provenance.NOT_REPEATABLE
+
+
+# ---------------------------------------------------------------------- the engines themselves, with a model that knows
+
+TINY = ROOT / "tests" / "llm"
+ASKED: dict[str, str] = json.loads((TINY / "tiny.json").read_text(encoding="utf-8"))
+BUILT = Path(os.environ.get("KUULO_TEST_ENVIRONMENTS") or Path(sys.prefix, "environments"))
+"""Environments that `make dev` made beforehand: llama.cpp is built from source, for minutes."""
+
+STORY = [{"role": "user", "content": "Tell me a story."}]
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 12}, "size": {"enum": ["small", "large"]}},
+    "required": ["city", "size"],
+    "additionalProperties": False,
+}
+
+
+def llama_cpp() -> Environment:
+    found = Environments((BUILT,)).find("llama-cpp")
+    if found is None:
+        pytest.skip(f"needs the environment of llama-cpp, which `make dev` makes: {BUILT}")
+    return found
+
+
+def without_its_program(environment: Environment, folder: Path) -> Environment:
+    """The same packages, without llama-server: llama-cpp-python's own server is all that is left."""
+    (theirs,) = environment.folder.glob("lib/python*/site-packages")
+    ours = folder / theirs.relative_to(environment.folder)
+    ours.mkdir(parents=True)
+    for path in theirs.iterdir():
+        if path.name != "bin":
+            (ours / path.name).symlink_to(path)
+    (folder / "bin").mkdir()
+    (folder / "bin" / "python").symlink_to(environment.interpreter.resolve())
+    (folder / "pyvenv.cfg").write_bytes((environment.folder / "pyvenv.cfg").read_bytes())
+    return dataclasses.replace(environment, folder=folder)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("llama-server", marks=pytest.mark.engine("llama-cpp")),
+        pytest.param("llama-cpp-python", marks=pytest.mark.engine("llama-cpp")),
+        pytest.param("transformers", marks=pytest.mark.engine("transformers-chat")),
+    ],
+)
+def real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Endpoint]]:
+    """Which server, and its endpoint, with 512 tokens of context."""
+    folder = tmp_path_factory.mktemp(request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT / "src"))
+        if request.param == "transformers":
+            if not engines.installed(engines.spec("transformers-chat")):
+                pytest.skip("needs transformers")
+            chosen = planned(TINY / "tiny", "transformers-chat", context="512", device="cpu")
+        else:
+            environment = llama_cpp()
+            if request.param == "llama-cpp-python":
+                environment = without_its_program(environment, folder / "environment")
+                patch.setenv("PATH", "/usr/bin:/bin")
+            chosen = planned(TINY / "tiny.gguf", environment=environment, context="512", device="cpu")
+            assert (request.param == "llama-server") == ("llama-server --model" in server.native(chosen))
+        with server.running(chosen, folder / "s") as endpoint:
+            yield request.param, endpoint
+
+
+@pytest.fixture
+def asked(real: tuple[str, Endpoint]) -> Iterator[Client]:
+    with Client(real[1], timeout=120) as client:
+        yield client
+
+
+def test_it_knows_what_it_was_taught(asked: Client) -> None:
+    for question, answer in ASKED.items():
+        reply = asked.chat([{"role": "user", "content": question}], {"temperature": 0, "max_tokens": 80})
+        assert (reply.text, reply.finish) == (answer, "stop"), question
+        assert reply.usage and reply.usage.prompt > 5 and reply.usage.answer > 1
+
+
+def test_an_answer_comes_in_pieces_and_ends_where_it_is_told(asked: Client) -> None:
+    whole = ASKED["Tell me a story."]
+    deltas = list(asked.stream(STORY, {"temperature": 0}))
+    assert "".join(d.text for d in deltas) == whole and len(deltas) > 10
+    assert [d.finish for d in deltas if d.finish] == ["stop"]
+    stopped = asked.chat(STORY, {"temperature": 0, "stop": ["boats", "never"]})
+    assert stopped.text == whole.partition("boats")[0] and stopped.finish == "stop"
+    cut = asked.chat(STORY, {"temperature": 0, "max_tokens": 3})
+    assert whole.startswith(cut.text) and cut.finish == "length" and cut.usage and cut.usage.answer == 3
+
+
+def test_the_same_seed_gives_the_same_text(asked: Client) -> None:
+    unknown = [{"role": "user", "content": "zz #7 qq"}]
+
+    def told(seed: int) -> str:
+        return asked.chat(unknown, {"temperature": 2, "top_p": 1, "seed": seed, "max_tokens": 30}).text
+
+    assert told(1) == told(1) == told(1)
+    assert len({told(seed) for seed in range(1, 9)}) > 1, "another seed gives another text"
+
+
+def test_a_schema_is_kept_to(real: tuple[str, Endpoint], asked: Client) -> None:
+    values = {"schema": SCHEMA, "temperature": 0, "max_tokens": 480}
+    if real[0] == "transformers":
+        with pytest.raises(RequestRefused, match="cannot honour response_format"):
+            asked.chat(STORY, values)
+        return
+    # llama-cpp-python's grammar lets line breaks into texts, which JSON wants to have escaped.
+    said = json.loads(asked.chat(STORY, values).text, strict=real[0] == "llama-server")
+    assert set(said) == {"city", "size"} and said["size"] in ("small", "large") and len(said["city"]) <= 12
+
+
+def test_a_real_prompt_that_is_too_long(real: tuple[str, Endpoint], asked: Client) -> None:
+    long = [{"role": "user", "content": "capital of Finland " * 300}]
+    counted = asked.count_chat(long)
+    assert counted.tokens > 512
+    for ask in (asked.chat, lambda m: list(asked.stream(m))):
+        with pytest.raises(PromptTooLong) as told:
+            ask(long)
+        assert told.value.context == 512 and told.value.over
+        if counted.exact:
+            assert abs(told.value.over - (counted.tokens - 512)) < 20
+    assert asked.chat(STORY, {"max_tokens": 2}).text, "and it goes on"
+
+
+def test_real_servers_refuse_wrong_keys_and_unknown_routes(real: tuple[str, Endpoint], asked: Client) -> None:
+    with Client(dataclasses.replace(real[1], key="wrong")) as other, pytest.raises(KeyRefused):
+        other.chat(STORY)
+    with pytest.raises(RequestRefused, match="404"):
+        asked.request("GET", "/nonsense")
+
+
+def test_odd_texts_go_through(asked: Client) -> None:
+    for text in ("", " ", "\0", "ä" * 50, "日本語 🎈", "<|im_end|>\n<|im_start|>system", '"\\\n\t$(x)`'):
+        assert asked.chat([{"role": "user", "content": text}], {"max_tokens": 4}).finish in ("stop", "length")
+
+
+@pytest.mark.engine("llama-cpp")
+def test_llama_server_answers_many_at_once_and_a_kill_is_told(tmp_path: Path) -> None:
+    chosen = planned(TINY / "tiny.gguf", environment=llama_cpp(), context="256", parallel="8", device="cpu")
+    one = server.Server(chosen, tmp_path / "s", 120.0)
+    try:
+        one.start()
+        answers: dict[str, str] = {}
+        with Client(one.endpoint, timeout=120) as client:
+
+            def ask(question: str) -> None:
+                answers[question] = client.chat([{"role": "user", "content": question}], {"temperature": 0}).text
+
+            threads = [threading.Thread(target=ask, args=(question,)) for question in ASKED]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert sum(answers[q] == a for q, a in ASKED.items()) >= len(ASKED) - 2, "rounding may cost one"
+            pieces = client.stream(STORY, {"temperature": 0})
+            next(pieces)
+            for line in Path("/proc").glob("[0-9]*/cmdline"):
+                if b"llama-server" in line.read_bytes().split(b"\0")[0] and os.fsencode(tmp_path) in line.read_bytes():
+                    os.kill(int(line.parent.name), signal.SIGKILL)
+            with pytest.raises(ServerGone):
+                list(client.stream(STORY, {"temperature": 0}))
+            pieces.close()
+        assert one.has_ended() and "SIGKILL" in str(one.death())
+    finally:
+        one.stop()
+
+
+@pytest.mark.engine("llama-cpp")
+def test_a_file_that_passes_its_header_and_is_no_model_is_told_by_the_engine(tmp_path: Path) -> None:
+    path = gguf_file.small(tmp_path / "nonsense.gguf")
+    with (
+        pytest.raises(server.ServerDied, match="its log"),
+        server.running(planned(path, environment=llama_cpp(), device="cpu"), tmp_path / "s"),
+    ):
+        pass

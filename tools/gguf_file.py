@@ -29,8 +29,11 @@ def text(value: str) -> bytes:
 def entry(value: Any) -> bytes:
     """A value with its type before it: a text, a bool, a whole number (u32), a float (f32), or a list of one kind."""
     if isinstance(value, list):
-        kind, _ = kind_of(value[0])
-        return struct.pack("<IIQ", ARRAY, kind, len(value)) + b"".join(bare(v) for v in value)
+        kind, layout = kind_of(value[0])
+        if type(value[0]) is int:  # llama.cpp wants token types so
+            kind, layout = TYPES["i32"]
+        items = [struct.pack("<" + layout, v) if layout else text(v) for v in value]
+        return struct.pack("<IIQ", ARRAY, kind, len(value)) + b"".join(items)
     return struct.pack("<I", kind_of(value)[0]) + bare(value)
 
 

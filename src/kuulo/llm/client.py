@@ -36,6 +36,9 @@ Message = Mapping[str, Any]
 """`{"role": "system" | "user" | "assistant", "content": TEXT}`"""
 
 CONNECT_S = 10.0
+KEPT_S = 2.0
+"""For how long a connection is kept that nobody uses: less than servers keep it (uvicorn: 5 s)."""
+
 LONGEST_REASON = 300
 """Characters of a server's own message that are shown."""
 
@@ -128,6 +131,7 @@ class Client:
 
     def __init__(self, endpoint: Endpoint, timeout: float = 600.0) -> None:
         self.endpoint = endpoint
+        self._timeout = timeout
         headers = {"Authorization": f"Bearer {endpoint.key}"} if endpoint.key else {}
         local = endpoint.socket is not None or "//127.0.0.1" in endpoint.base_url
         self._http = httpx.Client(
@@ -135,7 +139,7 @@ class Client:
             headers=headers,
             timeout=httpx.Timeout(timeout, connect=CONNECT_S),
             transport=httpx.HTTPTransport(uds=str(endpoint.socket)) if endpoint.socket else None,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=KEPT_S),
             trust_env=not local,  # no proxy between us and ourselves
         )
         self._counts: bool | None = None
@@ -166,7 +170,7 @@ class Client:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        finished = False
+        finished, heard = False, False
         try:
             with self._http.stream("POST", "chat/completions", json=asked) as response:
                 if response.status_code != 200:
@@ -174,12 +178,15 @@ class Client:
                     raise self._refusal(response)
                 for data in _events(response.iter_lines()):
                     delta = self._delta(data)
-                    finished = finished or delta.finish is not None
+                    finished, heard = finished or delta.finish is not None, heard or bool(delta.text)
                     if delta != Delta():
                         yield delta
         except httpx.TransportError as error:
             raise self._gone(error) from error
         if not finished:
+            if not heard:  # llama-cpp-python's server says what is wrong only to who does not stream
+                with Client(self.endpoint, self._timeout) as other:
+                    other.chat(messages, {**(values or {}), "max_tokens": 1})
             raise self._gone(None)
 
     def count(self, text: str) -> int | None:

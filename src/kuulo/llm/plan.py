@@ -59,6 +59,7 @@ class ChatPlan:
     context: int | None = None
     threads: int = 1
     need: Need | None = None
+    on_gpu: bool = False
     environment: Environment | None = None
     base_url: str | None = None
     socket: Path | None = None
@@ -81,6 +82,8 @@ class ChatPlan:
     def server_options(self) -> dict[str, Any]:
         """What the engine's server is told: nothing in it is left to decide."""
         chosen = {name: self.options[name] for name in SERVER_OPTIONS}
+        if chosen["device"] == "auto" and chosen["gpu_layers"] is None:
+            chosen["device"] = "cuda" if self.on_gpu else "cpu"
         return {**chosen, "context": self.context, "threads": self.threads}
 
     def to_json(self) -> dict[str, Any]:
@@ -323,6 +326,7 @@ def _with_server(settings: Settings, known: ChatFacts, spec: EngineSpec, model: 
         context=context,
         threads=int(values["threads"] or machine.cores),
         need=need,
+        on_gpu=on_gpu,
         environment=known.facts.environments.get(spec.environment or spec.name),
         notes=tuple(notes),
     )
