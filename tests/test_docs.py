@@ -16,6 +16,7 @@ import pytest
 from conftest import Kuulo
 from kuulo import engines, errors, formats, options
 from kuulo.cli import COMMANDS, cli
+from kuulo.llm import options as llm_options
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -105,13 +106,17 @@ def test_commands_in_the_documents_are_understood(page: str, line: str) -> None:
         return
     parsed = command.make_context(command.name, list(words), parent=context).params
     for name, value in parsed.items():
-        option = options.BY_NAME.get(name.removeprefix("option_"))
+        language = {o.name for o in llm_options.OPTIONS} - {o.name for o in options.OPTIONS}
+        of_chat = any(f"option_{name}" in parsed for name in language)
+        table = llm_options.BY_NAME if of_chat else options.BY_NAME
+        option = table.get(name.removeprefix("option_"))
         if option and name.startswith("option_") and value not in (None, ()):
             typed = options.parse(option, value)
             if option.name == "format":
                 formats.check(typed)
             if option.name == "engine":
-                assert typed in [s.name for s in engines.specs()], line
+                known = engines.specs("chat" if of_chat else "transcribe")
+                assert typed in [name for s in known for name in (s.name, s.environment)], line
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -16,6 +16,8 @@ import click
 
 from kuulo import engines, errors, formats, options, schemas, site, site_file
 from kuulo.cli import COMMANDS, cli, flags
+from kuulo.engines.base import EngineSpec
+from kuulo.llm import options as llm_options
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "docs" / "reference"
@@ -38,6 +40,24 @@ def main(arguments: list[str]) -> int:
     return 1 if stale else 0
 
 
+def llm_options_page() -> str:
+    """Every option of language models, as the others."""
+    lines = [
+        NOTE,
+        "# Options of language models",
+        "",
+        "One name and one meaning on every engine. `kuulo llm explain` shows the same for one engine. A name here is",
+        "the key in `[llm]`, in the site's file and in your own.",
+    ]
+    specs = engines.specs("chat")
+    for group in llm_options.GROUPS:
+        lines += ["", f"## {group}"]
+        for option in llm_options.OPTIONS:
+            if option.group == group:
+                lines += _option(option, specs, "may change the answer")
+    return "\n".join(lines) + "\n"
+
+
 def options_page() -> str:
     """Every common option: flag, variable, type, default, and what each engine makes of it."""
     lines = [
@@ -53,11 +73,14 @@ def options_page() -> str:
         lines += ["", f"## {group}"]
         for option in options.OPTIONS:
             if option.group == group:
-                lines += _option(option)
+                lines += _option(option, engines.specs(), RESULT)
     return "\n".join(lines) + "\n"
 
 
-def _option(option: options.Option) -> list[str]:
+RESULT = "may change the words: another value means that a finished recording is done again"
+
+
+def _option(option: options.Option, specs: list[EngineSpec], result: str) -> list[str]:
     typed = ", ".join(f"`{flag}`" for part in option.flags for flag in part.split("/"))
     default = flags.shown_default(option) or ("off" if option.kind == "bool" else "none")
     lines = ["", f"### {option.name}", "", option.help, ""]
@@ -68,10 +91,10 @@ def _option(option: options.Option) -> list[str]:
         lines.append(f"- one of: {', '.join(f'`{c}`' for c in option.choices)}")
     lines.append(f"- default: {default}")
     if option.result:
-        lines.append("- may change the words: another value means that a finished recording is done again")
+        lines.append(f"- {result}")
     if option.engine:
         lines += ["", "| engine | its own name | note |", "|---|---|---|"]
-        for spec in engines.specs():
+        for spec in specs:
             native = spec.options.get(option.name)
             if native is None:
                 lines.append(f"| {spec.name} | – | refused |")
@@ -91,6 +114,7 @@ KINDS = {
     "speakers": "auto, none, a number, or a range as 2-5",
     "str": "text",
     "temperatures": "numbers from 0 to 1, separated by commas; in files also a list",
+    "texts": "text; the flag may be repeated; in files also a list",
     "time": "seconds, or [HH:]MM:SS[.mmm]",
 }
 """What a value looks like, by the option's kind."""
@@ -136,6 +160,7 @@ VARIABLES = {
     "HF_TOKEN": "Your token for gated models, for `kuulo models pull`. It is sent to the hub alone, or to its mirror.",
     "HTTPS_PROXY": "A proxy, for `kuulo models pull`.",
     "KUULO_JOBS": "Where the folders of jobs are, instead of ~/.local/state/kuulo/jobs.",
+    "KUULO_LLM_KEY": "The key of an endpoint of a language model (`--endpoint`), instead of `--key-file`.",
     "KUULO_LOCAL_AT_ONCE": "How many tasks of jobs run at a time on a machine without a cluster; 1.",
     "KUULO_NVML": "NVIDIA's library for looking at GPUs, instead of the driver's libnvidia-ml.so.1.",
     "KUULO_OPENAI_URL": "A mirror of OpenAI's server of `.pt` files, for `kuulo models pull`.",
@@ -186,7 +211,7 @@ def commands_page() -> str:
         lines += ["", f"## kuulo {name}", "", *_help([name])]
         command = cli.get_command(click.Context(cli), name)
         if isinstance(command, click.Group):
-            for sub in sorted(command.commands):
+            for sub in sorted(command.list_commands(click.Context(command))):
                 lines += ["", f"### kuulo {name} {sub}", "", *_help([name, sub])]
     return "\n".join(lines) + "\n"
 
@@ -270,6 +295,7 @@ RENDER: dict[str, Callable[[], str]] = {
     "engines": engines_page,
     "exit-codes": exit_codes_page,
     "formats": formats_page,
+    "llm-options": llm_options_page,
     "options": options_page,
     "schema": schema_page,
     "settings": settings_page,
