@@ -61,7 +61,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 COMMAND = re.compile(r"^(?:[A-Z_]+=\S+ +)*(?:\.venv/bin/)?(kuulo .+)$")
-SOURCE_NAMES = re.compile(r"\b(KUULO_[A-Z_]+)\b")
+SOURCE_NAMES = re.compile(r"\b(KUULO_[A-Z_]*[A-Z])\b")
 
 
 def shown(page: Path) -> list[str]:
