@@ -4,6 +4,7 @@ To the worker, on its standard input:
 
     task   first line: engine, model, options (once: the model is loaded once)
     clip   one recording that is decoded and ready; as many as there are, as they become ready
+    forget id: nobody wants this clip any more. It ends as soon as the engine says something, with `file_failed`
     end    nothing more will come. End of input without it means that the parent has died: the worker stops at once
 
 From the worker, on a private copy of its standard output (whatever the engine prints goes to standard error):
@@ -62,7 +63,8 @@ class Clip:
     `parts`: the file holds several recordings with gaps between them; each part is (id, start_ms, end_ms) and
     events are sent for the parts' ids, on the parts' own clocks.
     `channels`: how many values each sample has, one after the other; for the engine `channels` alone more than one.
-    `state`: go on from a checkpoint."""
+    `state`: go on from a checkpoint.
+    `options`: of this clip alone, other values than the task's for options in the engine's `by_clip`."""
 
     id: str
     pcm: str
@@ -71,6 +73,7 @@ class Clip:
     parts: Tuple[Tuple[str, int, int], ...] = ()
     state: Optional[Dict[str, Any]] = None
     channels: int = 1
+    options: Optional[Dict[str, Any]] = None
 
 
 def encode(kind: str, fields: Mapping[str, Any]) -> bytes:
@@ -84,6 +87,10 @@ def encode_task(task: Task) -> bytes:
 
 def encode_clip(clip: Clip) -> bytes:
     return encode("clip", dataclasses.asdict(clip))
+
+
+def encode_forget(id_: str) -> bytes:
+    return encode("forget", {"id": id_})
 
 
 def decode(line: bytes) -> Dict[str, Any]:

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Set, Tuple
 
 from kuulo import engines, wire
 from kuulo.engines.base import SAMPLE_RATE, Checkpoint, Language, Progress, Session, Unusable
@@ -66,8 +66,8 @@ def main() -> int:
         parallel=parallel,
     )
     clips: "queue.Queue[Optional[Clip]]" = queue.Queue()
-    threading.Thread(target=_read_clips, args=(clips, parallel), daemon=True).start()
     hear = _Hearing(task, session, module.SPEC.section_ms, send)
+    threading.Thread(target=_read_clips, args=(clips, parallel, hear), daemon=True).start()
     threads = [threading.Thread(target=_serve, args=(clips, hear)) for _ in range(parallel)]
     for thread in threads:
         thread.start()
@@ -122,7 +122,7 @@ def _environment_digest() -> str:
     return hashlib.sha256("\n".join([platform.python_version(), *installed]).encode()).hexdigest()
 
 
-def _read_clips(clips: "queue.Queue[Optional[Clip]]", parallel: int) -> None:
+def _read_clips(clips: "queue.Queue[Optional[Clip]]", parallel: int, hear: "_Hearing") -> None:
     """Put clips into the queue as they come, and one None for each thread at the end."""
     for line in sys.stdin.buffer:
         message = wire.decode(line)
@@ -130,7 +130,10 @@ def _read_clips(clips: "queue.Queue[Optional[Clip]]", parallel: int) -> None:
             for _ in range(parallel):
                 clips.put(None)
             return
-        clips.put(wire.clip_from(message))
+        if message["type"] == "forget":
+            hear.forgotten.add(message["id"])
+        else:
+            clips.put(wire.clip_from(message))
     # The parent is gone. There is nobody to tell and nothing worth finishing: results are the parent's to keep.
     os._exit(1)
 
@@ -143,6 +146,10 @@ def _serve(clips: "queue.Queue[Optional[Clip]]", hear: "_Hearing") -> None:
         hear.clip(clip)
 
 
+class _Forgotten(Exception):
+    """Nobody wants this clip any more."""
+
+
 class _Hearing:
     """What is done with a clip: its ids' events are sent, whatever happens."""
 
@@ -150,8 +157,8 @@ class _Hearing:
         self._task = task
         self._session = session
         self._section_ms = session.section_ms or section_ms
-        self._carries = task.options.get("condition_on_previous_text") is not False
         self._send = send
+        self.forgotten: Set[str] = set()
 
     def clip(self, clip: Clip) -> None:
         ids = [part[0] for part in clip.parts] or [clip.id]
@@ -170,17 +177,26 @@ class _Hearing:
                 self._packed(clip, samples)
             else:
                 self._alone(clip, samples)
+        except _Forgotten:
+            self._send("file_failed", id=clip.id, what="nobody wants it any more", do=None)
+            return
         except Exception as error:
             traceback.print_exc()
             what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
             for id_ in ids:
                 self._send("file_failed", id=id_, what=what, do=_advice(error))
             return
+        finally:
+            self.forgotten.discard(clip.id)
         for id_ in ids:
             self._send("file_done", id=id_, engine_ms=_since(began) // len(ids))
 
     def _alone(self, clip: Clip, samples: Any) -> None:
+        if clip.id in self.forgotten:
+            raise _Forgotten
         for kind, fields in self._said(clip, samples):
+            if clip.id in self.forgotten:
+                raise _Forgotten
             self._send(kind, id=clip.id, **fields)
 
     def _packed(self, clip: Clip, samples: Any) -> None:
@@ -196,6 +212,8 @@ class _Hearing:
     def _said(self, clip: Clip, samples: Any) -> Iterator[Tuple[str, Dict[str, Any]]]:
         """Events without ids. Times are on the clip's clock."""
         clock: Callable[[int, bool], int] = _same
+        session = self._session.told(clip.options) if clip.options else self._session
+        carries = {**self._task.options, **(clip.options or {})}.get("condition_on_previous_text") is not False
         if clip.speech is not None:
             if not clip.speech:
                 return
@@ -211,7 +229,7 @@ class _Hearing:
             if inner is None:
                 inner = {k: state[k] for k in ("prompt", "language") if k in state} or None
             text: List[str] = [state.get("said", state.get("prompt", ""))]
-            for kind, fields in self._section(samples[_index(start) : _index(end)], inner, start, clock):
+            for kind, fields in self._section(session, samples[_index(start) : _index(end)], inner, start, clock):
                 if kind == "checkpoint":
                     said = "".join(text)[-PROMPT_CHARACTERS:]
                     point = {**state, "section_ms": start, "engine": fields["state"], "said": said}
@@ -224,7 +242,7 @@ class _Hearing:
                     fields = {"segment": fields["segment"].to_json()}
                 yield kind, fields
             state = {"section_ms": end, **({"language": state["language"]} if "language" in state else {})}
-            if self._carries:
+            if carries:
                 state["prompt"] = "".join(text)[-PROMPT_CHARACTERS:]
             if _index(end) < len(samples):
                 yield "checkpoint", {"at_ms": clock(end, True), "state": dict(state)}
@@ -239,12 +257,13 @@ class _Hearing:
 
     def _section(
         self,
+        session: Session,
         samples: Any,
         state: Optional[Mapping[str, Any]],
         offset_ms: int,
         clock: Callable[[int, bool], int],
     ) -> Iterator[Tuple[str, Dict[str, Any]]]:
-        for said in self._session.transcribe(samples, dict(state) if state else None):
+        for said in session.transcribe(samples, dict(state) if state else None):
             if isinstance(said, Segment):
                 yield "segment", {"segment": _on_clock(said.shifted(offset_ms), clock)}
             elif isinstance(said, Language):

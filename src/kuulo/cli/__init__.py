@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("kuulo.cli.run:run", "An engine's own program, with its own arguments."),
     "selftest": ("kuulo.cli.selftest:selftest", "Try every engine with a recording whose words are known."),
     "shell": ("kuulo.cli.shell:shell", "A shell in an engine's image or environment."),
+    "serve": ("kuulo.cli.serve:serve", "An endpoint of OpenAI's API: a language model, recognition, or both."),
     "shims": ("kuulo.cli.shims:shims", "Commands with the other programs' names: install, list, remove."),
     "site": ("kuulo.cli.site:site", "The site's file: write it, check it."),
     "speakers": ("kuulo.cli.speakers:speakers", "Speakers: list, rename, and voices with names."),

@@ -8,6 +8,11 @@ import click
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "explain": ("kuulo.cli.llm_explain:explain", "What an engine makes of the options, and the native command."),
+    "list": ("kuulo.cli.llm_servers:list_", "The servers of `kuulo serve`, and how they are."),
+    "publish": ("kuulo.cli.llm_servers:publish", "Make a server a model of the program `llm`."),
+    "stop": ("kuulo.cli.llm_servers:stop", "End a server, or its job."),
+    "tunnel": ("kuulo.cli.llm_servers:tunnel", "The lines that bring a server to your own machine."),
+    "url": ("kuulo.cli.llm_servers:url", "A server's address."),
 }
 """Name -> where the sub-command is, and its line in the help."""
 

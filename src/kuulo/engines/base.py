@@ -71,8 +71,9 @@ class EngineSpec:
     place (None: it reads a whole recording and reports as it goes). `languages`: None for Whisper's list.
     `differs`: what it does otherwise than the other engines, whatever the options, a sentence each. `words_need`: the
     raw option without which it has no words' times. `voices`: of one that tells speakers apart, whether it gives their
-    embeddings, so that a roster's can be compared with them. `speeds`: published figures, in times real time, where
-    there are any: `cuda` and `cuda batched` of the model large on a GPU, `cpu` and `cpu batched` (batches of 8) of the
+    embeddings, so that a roster's can be compared with them. `by_clip`: the options that a loaded model takes anew for
+    each clip (`Session.told`); others need it loaded anew. `speeds`: published figures, in times real time, where there
+    are any: `cuda` and `cuda batched` of the model large on a GPU, `cpu` and `cpu batched` (batches of 8) of the
     model small on eight cores; of an engine that tells speakers apart, whatever its model. Of the task "chat":
     `programs`, any of which on the PATH makes it installed too; `environment`, the engine whose environment serves this
     one; `schema_as`: see llm/endpoint.py; `same_seed_same_text`: whether it is so on the same machine, one question at
@@ -97,6 +98,7 @@ class EngineSpec:
     differs: Tuple[str, ...] = ()
     words_need: Optional[str] = None
     voices: bool = False
+    by_clip: Tuple[str, ...] = ()
     speeds: Mapping[str, float] = field(default_factory=dict)
     programs: Tuple[str, ...] = ()
     environment: str = ""
@@ -207,6 +209,10 @@ class Session:
         Yields one Language before the first Segment; Segments with times in ms from samples[0]; Checkpoints and
         Progress where it can. `state`: from an earlier Checkpoint of the same samples. Raises any exception for
         a failure of this clip alone."""
+        raise NotImplementedError
+
+    def told(self, options: Mapping[str, Any]) -> Session:
+        """The same loaded model with other values for options in the SPEC's `by_clip`. This session stays as it is."""
         raise NotImplementedError
 
     def close(self) -> None:

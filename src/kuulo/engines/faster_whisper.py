@@ -10,6 +10,7 @@ Parses on Python 3.9; imports faster-whisper inside functions.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import threading
 from typing import Any, Dict, Iterator, List, Mapping, Optional
@@ -66,6 +67,16 @@ SPEC = EngineSpec(
         "device": Native("WhisperModel(device, device_index)"),
         "threads": Native("WhisperModel(cpu_threads)"),
     },
+    by_clip=(
+        "language",
+        "task",
+        "beam_size",
+        "temperature",
+        "initial_prompt",
+        "hotwords",
+        "condition_on_previous_text",
+        "word_times",
+    ),
     differs=(
         "--compute-type auto is what CTranslate2 finds fastest here, so that words may differ between machines",
         "sampling above temperature 0 cannot be seeded: a window that falls back may read otherwise the next time",
@@ -219,7 +230,9 @@ def load(task: Task) -> Session:
             _remedy(str(error), name, options.get("compute_type")),
         ) from error
     arguments = _arguments(options, raw)
-    return _Batched(model, name, arguments) if batched else _Sequential(model, name, arguments)
+    session = _Batched(model, name, arguments) if batched else _Sequential(model, name, arguments)
+    session.options, session.raw = options, raw
+    return session
 
 
 def _remedy(error: str, device: str, compute_type: Any) -> str:
@@ -236,7 +249,20 @@ def _remedy(error: str, device: str, compute_type: Any) -> str:
     return "check it: kuulo models verify"
 
 
-class _Sequential(Session):
+class _Whisper(Session):
+    """A model with the arguments of its calls."""
+
+    options: Mapping[str, Any] = {}
+    raw: Mapping[str, Any] = {}
+    _arguments: Dict[str, Any]
+
+    def told(self, options: Mapping[str, Any]) -> Session:
+        other = copy.copy(self)
+        other._arguments = _arguments({**self.options, **options}, self.raw)
+        return other
+
+
+class _Sequential(_Whisper):
     """faster-whisper's sequential decoding, several recordings at a time."""
 
     def __init__(self, model: Any, device: str, arguments: Dict[str, Any]) -> None:
@@ -282,7 +308,7 @@ class _Sequential(Session):
             yield _segment(said, len(samples))
 
 
-class _Batched(Session):
+class _Batched(_Whisper):
     """BatchedInferencePipeline: windows of one recording decoded together."""
 
     section_ms = BATCHED_SECTION_MS
