@@ -83,7 +83,7 @@ def serve(model: str | None, **asked: Any) -> int:
     """
     from kuulo.errors import UsageError
 
-    if not (model or asked["speech"] or asked["option_endpoint"]):
+    if not (model or has_speech(asked) or asked["option_endpoint"]):
         raise UsageError("nothing is named that could be served", do="kuulo serve MODEL, or kuulo serve --speech MODEL")
     if asked["socket"] and (asked["port"] or asked["bind"] != "127.0.0.1"):
         raise UsageError("--socket is instead of --port and --bind")
@@ -98,7 +98,7 @@ def _here(model: str | None, asked: Mapping[str, Any]) -> int:
     from kuulo.errors import EXIT_OK, CannotRun
 
     chat = chat_plan(model, asked) if model or asked["option_endpoint"] else None
-    speech = speech_plan(asked) if asked["speech"] else None
+    speech = speech_plan(asked) if has_speech(asked) else None
     if asked["dry_run"]:
         return _show(chat, speech)
     try:
@@ -121,6 +121,11 @@ def _here(model: str | None, asked: Mapping[str, Any]) -> int:
     if not asked["quiet"]:
         click.echo(f"{folder.name} has ended: {why}", err=True)
     return EXIT_OK
+
+
+def has_speech(asked: Mapping[str, Any]) -> bool:
+    """An engine alone is enough: it may bring its own model."""
+    return bool(asked["speech"] or asked["speech_engine"])
 
 
 def _front(asked: Mapping[str, Any], folder: ServerFolder, chat: ChatPlan | None, speech: Plan | None) -> Front:
@@ -177,7 +182,7 @@ def speech_plan(asked: Mapping[str, Any]) -> Plan:
 
     files = site.load()
     typed = {k: v for k, v in flags.typed(asked).items() if k in ("device", "threads", "scratch")}
-    typed |= {"model": asked["speech"], **({"engine": asked["speech_engine"]} if asked["speech_engine"] else {})}
+    typed |= {name: asked[flag] for name, flag in (("model", "speech"), ("engine", "speech_engine")) if asked[flag]}
     settings = site.settle(files, typed)
     settings = dataclasses.replace(
         settings,

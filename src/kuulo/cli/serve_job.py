@@ -42,7 +42,7 @@ def submit(model: str | None, asked: Mapping[str, Any], servers: Servers) -> int
         )
     there = _node(asked)
     chat = serve.chat_plan(model, asked, there) if model or asked["option_endpoint"] else None
-    speech = serve.speech_plan(asked) if asked["speech"] else None
+    speech = serve.speech_plan(asked) if serve.has_speech(asked) else None
     need = (chat.need.total if chat and chat.need else 0) + (2 * speech.model.bytes if speech and speech.model else 0)
     specs = [plan.spec for plan in (chat, speech) if plan is not None]
     given = click.get_current_context().get_parameter_source("time_")

@@ -82,14 +82,17 @@ class Ear:
         """A clip's events, to the last one, or until the worker is gone."""
         queue = self._events[clip.id] = asyncio.Queue()
         over = False
-        worker.say(wire.encode_clip(clip))
+        if worker is self._worker:
+            worker.say(wire.encode_clip(clip))
+        else:
+            queue.put_nowait({"type": GONE})
         try:
             while not over and (event := await queue.get())["type"] != GONE:
                 over = event["type"] in ("file_done", "file_failed")
                 yield event
         finally:
             del self._events[clip.id]
-            if not over:  # nobody listens any more
+            if not over and worker is self._worker:  # nobody listens any more
                 worker.say(wire.encode_forget(clip.id))
 
     def _by_clip(self, options: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -202,9 +202,11 @@ def myself(name: str, **more: Any) -> Server:
 
 
 def born(pid: int) -> int | None:
-    """When a process was started, in ticks since the machine was (proc(5), stat); None when there is none."""
+    """When a process was started, in ticks since the machine was (proc(5), stat); None when there is none, or nothing
+    but its exit code."""
     try:
-        return int((STAT / str(pid) / "stat").read_text().rpartition(")")[2].split()[19])
+        state, *rest = (STAT / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        return None if state == "Z" else int(rest[18])
     except (OSError, IndexError, ValueError):
         return None
 
