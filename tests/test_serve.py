@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -21,10 +22,11 @@ import pytest
 
 import llm_standin
 from conftest import Kuulo
+from kuulo import engines, machine
 from kuulo.errors import UsageError
 from kuulo.llm.serving import keys, publishing, reaching, registry
 from kuulo.llm.serving.registry import Server
-from serving import Serving, home, serving
+from serving import Serving, home, serving, until
 
 openai = pytest.importorskip("openai")
 
@@ -642,3 +644,83 @@ def test_a_key_opens_alone(tmp_path: Path) -> None:
     assert keys.opens(key, f"Bearer {key}") and keys.opens(key, f"bearer  {key} ")
     assert not keys.opens(key, f"Bearer {key[:-1]}") and not keys.opens(key, "") and not keys.opens(key, "\udcff")
     assert len({keys.new(tmp_path / "key") for _ in range(5)}) == 5
+
+
+# ------------------------------------------------------------------ with a server that is started for it
+
+TINY = Path(__file__).parent / "llm" / "tiny"
+
+
+@pytest.fixture
+def started(kuulo_command: list[str], kuulo_environment: dict[str, str], tmp_path: Path) -> Iterator[Serving]:
+    """A server with a real, very small model in its engine's own server."""
+    if not engines.installed(engines.spec("transformers-chat")):
+        pytest.skip("transformers is not installed")
+    with serving(kuulo_command, kuulo_environment, tmp_path, str(TINY), "--engine", "transformers-chat") as one:
+        yield one
+
+
+def below(pid: int) -> list[int]:
+    """All processes that a process has started, and those that these have."""
+    parents: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents.setdefault(int(path.read_text().rpartition(")")[2].split()[1]), []).append(int(path.parent.name))
+    found, new = [], [pid]
+    while new:
+        new = [child for parent in new for child in parents.get(parent, ())]
+        found += new
+    return found
+
+
+@pytest.mark.engine("transformers-chat")
+def test_a_real_model_answers_and_a_killed_engine_ends_its_server(
+    started: Serving, kuulo: Kuulo, kuulo_environment: dict[str, str]
+) -> None:
+    with client_of(started, timeout=60) as client:
+        asked: dict[str, Any] = {"model": "tiny", "messages": MESSAGES, "max_tokens": 8, "temperature": 0}
+        whole = client.chat.completions.create(**asked).choices[0].message.content
+        pieces = client.chat.completions.create(**asked, stream=True)
+        assert "".join(piece.choices[0].delta.content or "" for piece in pieces) == whole
+        assert whole
+        engine = max(below(started.process.pid))
+        stream = client.chat.completions.create(**{**asked, "max_tokens": 1000, "seed": 1}, stream=True)
+        next(stream)
+        os.kill(engine, signal.SIGKILL)
+        with pytest.raises(openai.APIError):
+            list(stream)
+    assert started.process.wait(30) == 3
+    said = started.said.read_text()
+    assert "was killed (SIGKILL" in said
+    assert not below(started.process.pid) and list(Path(kuulo_environment["TMPDIR"]).iterdir()) == []
+    assert "no server" in kuulo("llm", "list").stdout
+
+
+@pytest.mark.engine("transformers-chat")
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_an_engine_ends_with_its_server(started: Serving, how: signal.Signals, kuulo_environment: Any) -> None:
+    engine = below(started.process.pid)
+    assert engine
+    assert started.end(how) == (0 if how == signal.SIGTERM else -9)
+    until(lambda: not any(machine.has_process(pid) for pid in engine))
+    if how == signal.SIGTERM:
+        assert list(Path(kuulo_environment["TMPDIR"]).iterdir()) == []
+
+
+def test_told_to_end_while_the_model_is_loaded_it_ends(
+    kuulo_command: list[str], kuulo_environment: dict[str, str], tmp_path: Path
+) -> None:
+    if not engines.installed(engines.spec("transformers-chat")):
+        pytest.skip("transformers is not installed")
+    process = subprocess.Popen(
+        [*kuulo_command, "serve", str(TINY), "--engine", "transformers-chat", "--name", "s1"],
+        env=kuulo_environment, stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    folder = Path(kuulo_environment["XDG_STATE_HOME"]) / "kuulo" / "servers" / "s1"
+    until(lambda: (folder / "server.json").exists())
+    until(lambda: below(process.pid))
+    assert json.loads((folder / "server.json").read_text())["state"] == "starting"
+    process.terminate()
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130, said
+    assert not folder.exists() and list(Path(kuulo_environment["TMPDIR"]).iterdir()) == []

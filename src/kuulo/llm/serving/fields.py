@@ -18,7 +18,7 @@ from kuulo.transcript import Transcript
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
 SEGMENT, WORD = "segment", "word"
 FIELDS: Mapping[str, str] = {"hotwords": "hotwords", "language": "language", "prompt": "initial_prompt"}
-"""Text field of the form -> common option. `hotwords` is Speaches' and faster-whisper's."""
+"""Text field of the form -> common option. `hotwords` is what Speaches has beside OpenAI's."""
 
 OURS = frozenset({"model", "response_format", "stream", "temperature", "timestamp_granularities"})
 NOTHING = frozenset({"", "false", "none", "null"})
