@@ -476,6 +476,8 @@ def test_on_a_unix_socket(start: Start, tmp_path: Path, kuulo: Kuulo) -> None:
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(place)), headers=one.headers) as client:
             said = client.post("http://localhost/v1/chat/completions", json=chat())
         assert said.json()["choices"][0]["message"]["content"] == "Answer: one two three"
+        taken = kuulo("serve", "--endpoint", f"unix:{endpoint.socket}", "--socket", str(place))
+        assert taken.returncode == 3 and "Address already in use" in taken.stderr
         assert one.end() == 0
     assert not place.exists()
 
@@ -556,6 +558,12 @@ NODE = Server("s1", "ready", "gpu7.cluster", 1, 1, 0.0, bind="127.0.0.1", port=8
 )  # fmt: skip
 def test_the_line_that_brings_a_server_home(server: Server, port: int | None, line: str) -> None:
     assert " ".join(reaching.tunnel(server, "anna", "login1", port)) == line
+
+
+def test_who_reaches_a_server() -> None:
+    assert reaching.is_reachable(HERE, "login1") and not reaching.is_reachable(NODE, "login1")
+    assert reaching.is_reachable(NODE, "gpu7") and reaching.is_reachable(NODE, "gpu7.cluster")
+    assert reaching.is_reachable(Server(**{**vars(NODE), "bind": "10.0.0.7"}), "login1")
 
 
 def test_tunnel_prints_lines_for_a_shell(server: Serving, kuulo: Kuulo) -> None:

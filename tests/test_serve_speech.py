@@ -241,6 +241,12 @@ def test_both_from_one_server(kuulo_command: list[str], miniature: Miniature, tm
         ):
             assert [model.id for model in client.models.list()] == ["standin", "whisper-1"]
             said = client.audio.transcriptions.create(model="whisper-1", file=clip.path).text
+            file = {"file": ("a.flac", clip.path.read_bytes())}
+            translated = httpx.post(
+                f"{one.url}/audio/translations", headers=one.headers, files=file, timeout=60, trust_env=False,
+                data={"model": "whisper-1", "response_format": "verbose_json"},
+            )  # fmt: skip
+            assert translated.json()["task"] == "translate"  # nobody knows of this folder that it cannot
             answer = client.chat.completions.create(model="standin", messages=[{"role": "user", "content": said}])
             assert answer.choices[0].message.content == f"Answer: {clip.text}"
 

@@ -113,6 +113,8 @@ def publish(name: str | None, called: str | None, base_url: str | None, remove: 
 
     What else is in its files stays as it is; a copy of each from before is beside it.
     """
+    import socket
+
     from kuulo.errors import UsageError
     from kuulo.llm.serving import keys, publishing, reaching
 
@@ -128,6 +130,12 @@ def publish(name: str | None, called: str | None, base_url: str | None, remove: 
         raise UsageError(f"{folder.name} has no language model", do="llm asks language models alone")
     if server.socket and not base_url:
         raise UsageError("llm cannot reach a Unix socket", do="kuulo serve without --socket, or a tunnel and --url")
+    if not base_url and not reaching.is_reachable(server, socket.gethostname()):
+        raise UsageError(
+            f"{folder.name} is on {server.node or server.host}, and only who is there too reaches it",
+            looked_at=reaching.url(server),
+            do=f"kuulo llm tunnel {folder.name}, then --url with the tunnel's address; or serve with --bind node",
+        )
     entry = called or f"kuulo-{folder.name}"
     said = reaching.openai_entry(entry, server, base_url or reaching.url(server))
     where = publishing.publish(publishing.folder(), entry, said, keys.read(folder.key))

@@ -53,7 +53,9 @@ def bound_at(path: Path) -> socket.socket:
     except OSError as error:
         made.close()
         raise CannotRun(
-            f"the Unix socket cannot be made: {error.strerror}", looked_at=str(path), do="name another with --socket"
+            f"the Unix socket cannot be made: {error.strerror}",
+            looked_at=str(path),
+            do="name another with --socket, or remove it where a killed server has left it",
         ) from error
     finally:
         os.umask(before)

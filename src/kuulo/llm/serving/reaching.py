@@ -37,14 +37,14 @@ def tunnel(server: Server, user: str, login: str, port: int | None) -> list[str]
     host = server.node or server.host
     there = server.socket or f"{_bracketed(server.bind)}:{server.port}"
     command = ["ssh", "-N", "-L", f"{local}:{there}"]
-    if host == login or _reachable(server):
+    if is_reachable(server, login):
         return [*command, f"{user}@{login}"]
     return [*command, "-J", f"{user}@{login}", f"{user}@{host}"]
 
 
-def _reachable(server: Server) -> bool:
-    """Whether other machines of the cluster reach it."""
-    return server.socket is None and not address.is_loopback(server.bind)
+def is_reachable(server: Server, host: str) -> bool:
+    """Whether programs on that host reach it: on the same one, or over an address that is no loopback."""
+    return host in (server.host, server.node) or (server.socket is None and not address.is_loopback(server.bind))
 
 
 def _bracketed(bind: str) -> str:

@@ -255,7 +255,8 @@ def _in_job(folder: ServerFolder, server: Server | None, submitted: Submitted) -
     if said.state != base.RUNNING:
         why = f"job {submitted.id} is {said.state}" + (f": {said.reason}" if said.reason else "")
         return Seen(folder, DEAD, why, server, submitted)
-    if server is None or server.job not in (None, submitted.id.partition(";")[0]):
+    if server is None or (said.started_at is not None and server.started < said.started_at):
+        # none yet, or of a run before Slurm queued the job again
         return Seen(folder, STARTING, f"on {said.node}", None, submitted, said.ends_by)
     return Seen(folder, server.state, server.why, server, submitted, said.ends_by or server.ends_by)
 
