@@ -548,16 +548,16 @@ NODE = Server("s1", "ready", "gpu7.cluster", 1, 1, 0.0, bind="127.0.0.1", port=8
 @pytest.mark.parametrize(
     ("server", "port", "line"),
     [
-        (HERE, None, "ssh -N -L 8123:127.0.0.1:8123 anna@login1"),
-        (HERE, 9000, "ssh -N -L 9000:127.0.0.1:8123 anna@login1"),
-        (NODE, None, "ssh -N -L 8123:127.0.0.1:8123 -J anna@login1 anna@gpu7"),
-        (Server(**{**vars(NODE), "bind": "10.0.0.7"}), None, "ssh -N -L 8123:10.0.0.7:8123 anna@login1"),
+        (HERE, None, "ssh -N -L 8123:127.0.0.1:8123 anna@login.example"),
+        (HERE, 9000, "ssh -N -L 9000:127.0.0.1:8123 anna@login.example"),
+        (NODE, None, "ssh -N -L 8123:127.0.0.1:8123 -J anna@login.example anna@gpu7"),
+        (Server(**{**vars(NODE), "bind": "10.0.0.7"}), None, "ssh -N -L 8123:10.0.0.7:8123 anna@login.example"),
         (Server(**{**vars(NODE), "port": None, "socket": "/x/s"}), None,
-         "ssh -N -L 8000:/x/s -J anna@login1 anna@gpu7"),
+         "ssh -N -L 8000:/x/s -J anna@login.example anna@gpu7"),
     ],
 )  # fmt: skip
 def test_the_line_that_brings_a_server_home(server: Server, port: int | None, line: str) -> None:
-    assert " ".join(reaching.tunnel(server, "anna", "login1", port)) == line
+    assert " ".join(reaching.tunnel(server, "login1", "anna", "login.example", port)) == line
 
 
 def test_who_reaches_a_server() -> None:
@@ -568,8 +568,8 @@ def test_who_reaches_a_server() -> None:
 
 def test_tunnel_prints_lines_for_a_shell(server: Serving, kuulo: Kuulo) -> None:
     port = server.record()["port"]
-    said = kuulo("llm", "tunnel", "--user", "anna", "--login", socket.gethostname(), "--port", "9000")
-    assert f"ssh -N -L 9000:127.0.0.1:{port} anna@{socket.gethostname()}\n" in said.stdout
+    said = kuulo("llm", "tunnel", "--user", "anna", "--login", "login.example", "--port", "9000")
+    assert f"ssh -N -L 9000:127.0.0.1:{port} anna@login.example\n" in said.stdout
     assert "export OPENAI_BASE_URL=http://127.0.0.1:9000/v1\n" in said.stdout
     assert server.key not in said.stdout
 

@@ -16,6 +16,7 @@ import httpx2 as httpx
 import pytest
 
 import recordings
+import slurm_cluster
 from serving import until
 
 KUULO = [sys.executable, "-P", "-m", "kuulo"]
@@ -76,15 +77,37 @@ def test_a_server_in_a_job_answers_and_ends(home: Home, tmp_path: Path) -> None:
     assert said.json()["text"] == "Window 0. Window 1."
     table = home.kuulo("llm", "list").stdout.splitlines()[1].split()
     assert table[:2] == ["s1", "ready"] and "min" in table
-    assert (
-        f"-J anna@login1 anna@{seen['server']['node']}"
-        in home.kuulo("llm", "tunnel", "--user", "anna", "--login", "login1").stdout
-    )
     stopped = home.kuulo("llm", "stop", "s1")
     assert f"its job {seen['job']['id']} is cancelled" in stopped.stdout, stopped.stderr
     assert home.list() == []
     until(lambda: not home.queue())
     assert list(Path(home.environ["TMPDIR"]).iterdir()) == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives a machine another name")
+def test_from_a_login_node_a_server_on_a_node_is_seen_and_reached(home: Home) -> None:
+    """The command line runs on a machine of another name, so it asks Slurm and not the processes here."""
+
+    def there(*words: str) -> str:
+        named = ["unshare", "--uts", "sh", "-c", 'hostname login7; exec "$@"', "sh"]
+        done = subprocess.run(
+            [*named, *slurm_cluster._as_user(home.cluster.user), *KUULO, *words],
+            env={**home.cluster.environ, **home.environ},
+            cwd=home.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done.stdout + done.stderr
+
+    assert home.kuulo(*NULL).returncode == 0
+    (seen,) = home.list()
+    node, port = seen["server"]["node"], seen["server"]["port"]
+    assert there("llm", "list").splitlines()[1].split()[:4] == ["s1", "ready", node, f"127.0.0.1:{port}"]
+    said = there("llm", "tunnel", "--user", "anna", "--login", "login.example")
+    assert f"ssh -N -L {port}:127.0.0.1:{port} -J anna@login.example anna@{node}\n" in said
+    assert "its job" in there("llm", "stop")
+    assert home.list() == []
 
 
 def test_a_waiting_job_shows_why_and_can_be_stopped(home: Home) -> None:

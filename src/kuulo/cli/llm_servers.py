@@ -92,8 +92,9 @@ def tunnel(name: str | None, login: str | None, user: str | None, port: int | No
     from kuulo.llm.serving import reaching
 
     folder, server = _ready(name)
-    login = login or socket.gethostname()
-    command = reaching.tunnel(server, user or getpass.getuser(), login, port)
+    here = socket.gethostname()
+    login = login or here
+    command = reaching.tunnel(server, here, user or getpass.getuser(), login, port)
     click.echo(f"{shlex.join(command)}\n")
     click.echo("# and in another terminal there, with the key, which is here in")
     click.echo(f"# {folder.key}")

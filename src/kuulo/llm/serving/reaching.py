@@ -26,18 +26,18 @@ def environment(base_url: str, key: Path) -> list[str]:
     ]
 
 
-def tunnel(server: Server, user: str, login: str, port: int | None) -> list[str]:
-    """The command that brings it to a port of another machine, typed there. `login` is the machine that can be
-    reached from outside.
+def tunnel(server: Server, here: str, user: str, login: str, port: int | None) -> list[str]:
+    """The command that brings it to a port of another machine, typed there. `here` is the machine that one logs in
+    to, and `login` what it is called from outside.
 
-    A server on the machine that one logs in to: to its loopback. One on a node's own address: the login node reaches
-    it. One on a node's loopback or Unix socket: only from the node itself, so ssh goes on to it (which sites allow, if
-    at all, while one has a job there)."""
+    A server on that machine: to its loopback. One on a node's own address: the login node reaches it. One on a node's
+    loopback or Unix socket: only from the node itself, so ssh goes on to it (which sites allow, if at all, while one
+    has a job there)."""
     local = port or server.port or SOCKET_PORT
     host = server.node or server.host
     there = server.socket or f"{_bracketed(server.bind)}:{server.port}"
     command = ["ssh", "-N", "-L", f"{local}:{there}"]
-    if is_reachable(server, login):
+    if is_reachable(server, here):
         return [*command, f"{user}@{login}"]
     return [*command, "-J", f"{user}@{login}", f"{user}@{host}"]
 
