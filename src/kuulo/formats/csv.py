@@ -39,10 +39,10 @@ def render(transcript: Transcript, layout: Layout) -> str:
                 number,
                 _seconds(segment.start_ms),
                 _seconds(segment.end_ms),
-                _cell(label(segment.speaker)),
-                _cell(segment.language or transcript.language or ""),
+                cell(label(segment.speaker)),
+                cell(segment.language or transcript.language or ""),
                 "" if segment.confidence is None else f"{segment.confidence:.3f}",
-                _cell(segment.text),
+                cell(segment.text),
             )
         )
     return table.getvalue()
@@ -52,7 +52,7 @@ def _seconds(ms: int) -> str:
     return f"{ms / 1000:.3f}"
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """The text without white space around it, safe to open. Control characters, which RFC 4180 has no place for,
     become spaces; line breaks and tabs stay."""
     text = "".join(" " if _is_control(c) else c for c in text).strip()

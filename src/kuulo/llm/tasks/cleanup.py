@@ -1,0 +1,107 @@
+"""A transcript without false starts, repetitions and fillers, for reading.
+
+The master copy stays as it is. Beside it come NAME.cleaned.diff, to review, and NAME.cleaned.json, a transcript of which
+all formats can be exported: words that are still there keep their times. A line of which the model made something else
+than a tidier version stays as it was, and is counted.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+
+from kuulo import atomic
+from kuulo.formats.labels import labels
+from kuulo.imports import Stretch
+from kuulo.imports.merge import EDITED, merge
+from kuulo.llm.tasks.base import Result, Task, Work, line_by_line, needs_times, noted, plain, times_of, whole_lines
+from kuulo.llm.transcripts import Line, Material
+from kuulo.transcript import Transcript
+
+TASK = Task("cleanup")
+
+SHARE, MOST_LINES = 0.35, 40
+"""How much of the context is for the lines, whose answer is as long as they are; and how many are asked about."""
+
+CLEANED = "cleaned"
+"""The flag of a segment whose words were cleaned up."""
+
+LEAST_KEPT = 0.7
+"""The share of a cleaned line's words that must be the line's own."""
+
+FILLER_WORDS = 4
+"""Lines of at most so many words may go altogether."""
+
+
+def run(work: Work) -> Result:
+    """The cleaned transcript and the difference."""
+    before = needs_times(work)
+    parts = work.parts(SHARE, numbered=True, most=MOST_LINES)
+    made = whole_lines(parts, [line_by_line(work, part.new) for part in parts])
+    lines = work.material.lines
+    silent = [line for line in lines if made[line.number] is None]
+    strange = [line for line in lines if (text := made[line.number]) is not None and not is_tidier(line.text, text)]
+    kept = {line.number for line in (*silent, *strange)}
+    texts = {line.number: line.text if line.number in kept else made[line.number] or "" for line in lines}
+    changed = sum(texts[line.number] != line.text for line in lines)
+    notes = [f"{changed} of {len(lines)} lines changed"]
+    if strange:
+        notes.append(f"left as they were, since the answer strays from what was said: {times_of(strange)}")
+    after = noted(work, cleaned(before, work.material, texts))
+    difference = diff(work.material, texts)
+    return Result(
+        {"left": [line.number for line in strange], "unanswered": [line.number for line in silent]},
+        files={".cleaned.json": atomic.encode_json(after.to_json()), ".cleaned.diff": difference.encode()},
+        checks={"lines": len(lines), "changed": changed, "left_since_strange": len(strange)},
+        notes=notes,
+        failed=[f"no answer that fits, left as they were: {times_of(silent)}"] if silent else [],
+    )
+
+
+def is_tidier(before: str, after: str) -> bool:
+    """Whether a line is the earlier one with words left out and few changed. Much that is new, or most that is gone,
+    is something else."""
+    old, new = plain(before).split(), plain(after).split()
+    if not new:
+        return len(old) <= FILLER_WORDS
+    own = sum((Counter(_bare(new)) & Counter(_bare(old))).values())
+    return own >= LEAST_KEPT * len(new) and own >= LEAST_KEPT * len(set(_bare(old))) / 2
+
+
+def _bare(words: list[str]) -> list[str]:
+    return [word.strip(".,;:!?\"'()") for word in words]
+
+
+def cleaned(before: Transcript, material: Material, texts: Mapping[int, str]) -> Transcript:
+    """The transcript with these texts by line number; an empty one takes its segment away."""
+    label = labels(before)
+    stretches = []
+    for line in material.lines:
+        segment = before.segments[material.segment_of(line)]
+        text = segment.text if texts[line.number] == line.text else texts[line.number]
+        if text.strip():
+            stretches.append(Stretch(segment.start_ms, segment.end_ms, text, label(segment.speaker)))
+    after, _ = merge(before, stretches)
+    flagged_before = {(s.start_ms, s.end_ms) for s in before.segments if EDITED in s.flags}
+    segments = [
+        replace(s, flags=tuple(CLEANED if f == EDITED and (s.start_ms, s.end_ms) not in flagged_before else f for f in s.flags))
+        for s in after.segments
+    ]
+    return replace(after, segments=tuple(segments))
+
+
+def diff(material: Material, texts: Mapping[int, str]) -> str:
+    """A unified difference of the lines, as `diff -u` writes it."""
+    old = [line.shown() + "\n" for line in material.lines]
+    new = [replace(line, text=texts[line.number]).shown() + "\n" for line in material.lines if texts[line.number]]
+    name = material.name
+    return "".join(difflib.unified_diff(old, new, f"{name}.json", f"{name}.cleaned.json", n=1))
+
+
+def lines_of(transcript: Transcript, material: Material) -> tuple[Line, ...]:
+    """The lines of another version of the material's transcript."""
+    from kuulo.llm.transcripts import of_transcript
+
+    return of_transcript(material.path, "", transcript).lines
