@@ -4,8 +4,9 @@
                                 [--slow SECONDS] [--dies-after N] [--starts-in SECONDS] [--parallel N]
 
 The answer is `Answer: ` and the last message, at most `max_tokens` words of it; or that of the first regular expression
-in FILE ({"pattern": "answer", ...}) that is found in the messages. With a response_format that has a schema, it is the
-least JSON that keeps to it. A token is a word. The first line of standard output is JSON with where it is.
+in FILE ({"pattern": "answer", ...}) that is found in the messages. With a response_format that has a schema, and
+without such an answer, it is the least JSON that keeps to it. A token is a word. The first line of standard output is
+JSON with where it is.
 
 `--slow`: so long before each piece of a stream. `--dies-after N`: the process ends after N pieces of a stream (0: in
 the middle of any answer). `--starts-in`: 503 for so long.
@@ -80,13 +81,11 @@ def text_of(content: Any) -> str:
 def answer(asked: Mapping[str, Any], scripted: Mapping[str, str]) -> tuple[list[str], str]:
     """The pieces of the answer, and why it ended."""
     whole = "\n".join(text_of(message.get("content")) for message in asked["messages"])
-    if schema_of(asked) is not None:
+    text = next((said for pattern, said in scripted.items() if re.search(pattern, whole)), None)
+    if text is None and schema_of(asked) is not None:
         return [json.dumps(least(schema_of(asked)))], "stop"
-    text = f"Answer: {text_of(asked['messages'][-1].get('content'))}"
-    for pattern, scripted_answer in scripted.items():
-        if re.search(pattern, whole):
-            text = scripted_answer
-            break
+    if text is None:
+        text = f"Answer: {text_of(asked['messages'][-1].get('content'))}"
     for stop in [asked["stop"]] if isinstance(asked.get("stop"), str) else asked.get("stop") or []:
         text = text.partition(stop)[0]
     pieces = re.findall(r"\s*\S+\s*?", text)

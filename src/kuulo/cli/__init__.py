@@ -14,8 +14,10 @@ from kuulo.errors import EXIT_INTERRUPTED, EXIT_USAGE, KuuloError
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "as": ("kuulo.cli.as_program:as_program", "Another program's command line, unchanged: whisper, whisperx, ..."),
+    "ask": ("kuulo.cli.ask:ask", "Ask a local language model, also about transcripts."),
     "cache": ("kuulo.cli.cache:cache", "What other tools left in your home: list, remove."),
     "calibrate": ("kuulo.cli.calibrate:calibrate", "Measure how fast engines and models are on a kind of node."),
+    "chat": ("kuulo.cli.chat:chat", "Talk with a local language model."),
     "deploy": ("kuulo.cli.deploy:deploy", "For centres: commands, modules, portal app: plan, apply, test, rollback."),
     "diarize": ("kuulo.cli.diarize:diarize", "Who speaks when, without the words."),
     "doctor": ("kuulo.cli.doctor:doctor", "Can Kuulo do its work here? What is wrong, and what to do."),

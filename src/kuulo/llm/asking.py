@@ -38,7 +38,8 @@ class NoAnswer(InputFailed):
 class Model(Protocol):
     """What is asked: `talk` gives the answer's text, `count` tokens where the server can count them."""
 
-    context: int | None
+    @property
+    def context(self) -> int | None: ...
 
     def talk(self, messages: Sequence[Message], schema: Mapping[str, Any] | None) -> str: ...
     def count(self, text: str) -> int | None: ...
@@ -75,7 +76,7 @@ class Asker:
                 raise Misfit("the answer is empty")
             return found
 
-        return self._until(system, prompt, None, checked)
+        return str(self._until(system, prompt, None, checked))
 
     def data(
         self, system: str, prompt: str, schema: Mapping[str, Any], check: Callable[[Any], None] = lambda data: None
@@ -122,7 +123,7 @@ def parsed(answer: str) -> Any:
 
 def validate(data: Any, schema: Mapping[str, Any]) -> None:
     """Raises Misfit, with the place and the rule that was broken, unless `data` keeps to `schema`."""
-    import jsonschema
+    import jsonschema  # type: ignore[import-untyped, unused-ignore]
 
     validator = jsonschema.validators.validator_for(dict(schema), default=jsonschema.Draft202012Validator)
     error = jsonschema.exceptions.best_match(validator(dict(schema)).iter_errors(data))

@@ -47,7 +47,15 @@ class Link:
     def key(self, sha256: str, note: Mapping[str, Any]) -> str:
         """Digest of all that decides the result."""
         files = [_digest(Path(self.values[p.name]).expanduser()) for p in self.task.parameters if p.file]
-        told = [sha256, self.task.name, self.template.digest, dict(self.variables), dict(self.values), files, dict(note)]
+        told = [
+            sha256,
+            self.task.name,
+            self.template.digest,
+            dict(self.variables),
+            dict(self.values),
+            files,
+            dict(note),
+        ]
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode("ascii")).hexdigest()
 
 
@@ -126,9 +134,7 @@ def _link(name: str, given: Mapping[str, str], template_name: str, used: set[str
     values: dict[str, str] = {}
     for parameter in task.parameters:
         if parameter.name not in given and parameter.default is None:
-            raise UsageError(
-                f"{name} needs -p {parameter.name}: {parameter.help}", do=f"-p {parameter.name} VALUE"
-            )
+            raise UsageError(f"{name} needs -p {parameter.name}: {parameter.help}", do=f"-p {parameter.name} VALUE")
         values[parameter.name] = given.get(parameter.name, parameter.default or "")
         if parameter.file:
             values[parameter.name] = str(Path(values[parameter.name]).expanduser().absolute())

@@ -61,7 +61,9 @@ class Key:
     _known: dict[tuple[str, str], Entry] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._known = {(entry.kind, _fold(text)): entry for entry in self.entries for text in [entry.base, *entry.forms]}
+        self._known = {
+            (entry.kind, _fold(text)): entry for entry in self.entries for text in [entry.base, *entry.forms]
+        }
 
     def entry(self, kind: str, form: str, base: str = "") -> Entry:
         """The entry of a form, a new one when there is none; the form is in it then."""
@@ -98,7 +100,9 @@ def _fold(text: str) -> str:
 def default_path(project: str) -> Path:
     """Where the key of a project is; raises UsageError for a name that is none."""
     if not re.fullmatch(r"[\w][\w .-]{0,80}", project):
-        raise UsageError(f"{project!r} is no name for a project", do="letters, digits, spaces, - and .: -p project NAME")
+        raise UsageError(
+            f"{project!r} is no name for a project", do="letters, digits, spaces, - and .: -p project NAME"
+        )
     return site.user_data_folder() / "pseudonyms" / f"{project}.json"
 
 

@@ -38,7 +38,7 @@ class Span:
 def check() -> None:
     """Raises EngineMissing unless the libraries are there."""
     try:
-        import dateparser
+        import dateparser  # type: ignore[import-untyped, unused-ignore]
         import phonenumbers  # noqa: F401
     except ImportError as error:
         raise EngineMissing(
@@ -92,7 +92,7 @@ def _dates(language: str) -> re.Pattern[str]:
 
 def _months(language: str) -> set[str]:
     """The names of months in a language; none when the library does not know it."""
-    from dateparser.languages.loader import default_loader
+    from dateparser.languages.loader import default_loader  # type: ignore[import-untyped, unused-ignore]
 
     try:
         info = default_loader.get_locale(language).info

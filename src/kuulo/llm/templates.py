@@ -29,7 +29,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
+import yaml  # type: ignore[import-untyped, unused-ignore]
 
 from kuulo import naming, site
 from kuulo.errors import UsageError
@@ -178,9 +178,7 @@ def parse(content: bytes, name: str, *, origin: str, source: str, suffix: str = 
     merge = data.get("merge", {})
     if not isinstance(merge, Mapping) or set(merge) - {"prompt"}:
         raise _wrong(source, "merge is no table with a prompt", "[merge] and prompt = ...")
-    texts = {key: data.get(key, "") for key in ("prompt", "system", "description")} | {
-        "merge": merge.get("prompt", "")
-    }
+    texts = {key: data.get(key, "") for key in ("prompt", "system", "description")} | {"merge": merge.get("prompt", "")}
     for key, text in texts.items():
         if not isinstance(text, str):
             raise _wrong(source, f"{key} is no text", f'{key} = "..."')

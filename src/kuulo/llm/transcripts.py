@@ -86,8 +86,13 @@ class Material:
         if not self.lines or any(line.start_ms is None for line in self.lines):
             return None
         starts = [line.start_ms or 0 for line in self.lines]
-        ends = [max(a, line.end_ms or b) for line, a, b in zip(self.lines, starts, [*starts[1:], starts[-1]], strict=True)]
-        ids = {name: f"S{n}" for n, name in enumerate(dict.fromkeys(l.speaker for l in self.lines if l.speaker), 1)}
+        ends = [
+            max(a, line.end_ms or b) for line, a, b in zip(self.lines, starts, [*starts[1:], starts[-1]], strict=True)
+        ]
+        ids = {
+            name: f"S{n}"
+            for n, name in enumerate(dict.fromkeys(line.speaker for line in self.lines if line.speaker), 1)
+        }
         return Transcript(
             audio=Audio(naming.shown(self.path.name), self.sha256, max(ends)),
             segments=tuple(
@@ -164,6 +169,11 @@ def decoded(content: bytes, path: Path) -> str:
     if "\0" in text:
         raise UsageError("a file is not text", looked_at=f"{naming.shown(path)}: it has a NUL in it")
     return text
+
+
+def text_of(path: Path) -> str:
+    """The text of a file as it is; raises UsageError."""
+    return decoded(_bytes(path), path)
 
 
 def _bytes(path: Path) -> bytes:
@@ -263,8 +273,10 @@ def split(
 def _begin(sizes: Sequence[int], at: int, overlap: int, room: int) -> int:
     """Where a part begins whose first new line is at `at`: with so many lines before as leave half of the room."""
     begin = at
-    while begin > max(0, at - overlap) and sum(sizes[begin - 1 : at + 1]) <= room and sum(sizes[begin - 1 : at]) <= (
-        room // 2
+    while (
+        begin > max(0, at - overlap)
+        and sum(sizes[begin - 1 : at + 1]) <= room
+        and sum(sizes[begin - 1 : at]) <= (room // 2)
     ):
         begin -= 1
     return begin

@@ -64,9 +64,7 @@ class Work:
         room = self.asker.room(system, prompt, share)
         if room < 1:
             raise _no_room(self)
-        found = transcripts.split(
-            self.material.lines, room, self.asker.counter, overlap=overlap, numbered=numbered
-        )
+        found = transcripts.split(self.material.lines, room, self.asker.counter, overlap=overlap, numbered=numbered)
         return [piece for part in found for piece in _cut(part, most)]
 
     def prompt(self, lines: Sequence[Line], *, numbered: bool) -> tuple[str, str]:

@@ -1,8 +1,8 @@
 """A transcript without false starts, repetitions and fillers, for reading.
 
-The master copy stays as it is. Beside it come NAME.cleaned.diff, to review, and NAME.cleaned.json, a transcript of which
-all formats can be exported: words that are still there keep their times. A line of which the model made something else
-than a tidier version stays as it was, and is counted.
+The master copy stays as it is. Beside it come NAME.cleaned.diff, to review, and NAME.cleaned.json, a transcript that
+can be exported in all formats: words that are still there keep their times. A line of which the model made something
+else than a tidier version stays as it was, and is counted.
 """
 
 from __future__ import annotations
@@ -86,7 +86,12 @@ def cleaned(before: Transcript, material: Material, texts: Mapping[int, str]) ->
     after, _ = merge(before, stretches)
     flagged_before = {(s.start_ms, s.end_ms) for s in before.segments if EDITED in s.flags}
     segments = [
-        replace(s, flags=tuple(CLEANED if f == EDITED and (s.start_ms, s.end_ms) not in flagged_before else f for f in s.flags))
+        replace(
+            s,
+            flags=tuple(
+                CLEANED if f == EDITED and (s.start_ms, s.end_ms) not in flagged_before else f for f in s.flags
+            ),
+        )
         for s in after.segments
     ]
     return replace(after, segments=tuple(segments))

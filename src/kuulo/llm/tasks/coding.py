@@ -32,7 +32,11 @@ TASK = Task("coding", (Parameter("codebook", "The code book: a CSV or TOML file.
 SHARE, OVERLAP = 0.5, 2
 """How much of the context is for the lines, and how many lines before are shown with a part."""
 
-FOUND, MOVED, NOT_THERE = "in the transcript", "in the transcript, at another line than the answer said", "not in the transcript"
+FOUND, MOVED, NOT_THERE = (
+    "in the transcript",
+    "in the transcript, at another line than the answer said",
+    "not in the transcript",
+)
 HEADER = ("file", "line", "start", "end", "speaker", "code", "quote", "check")
 
 
@@ -150,7 +154,8 @@ def table(name: str, lines: Sequence[Line], found: Sequence[Coding]) -> str:
 def shown(codes: Sequence[Code]) -> str:
     """The code book for a model."""
     return "\n".join(
-        f"- {code.name}: {code.description}" + (f" Examples: {code.examples}" if code.examples else "") for code in codes
+        f"- {code.name}: {code.description}" + (f" Examples: {code.examples}" if code.examples else "")
+        for code in codes
     )
 
 
@@ -207,5 +212,5 @@ def _wrong(path: Path, why: str) -> UsageError:
     return UsageError(
         f"the code book is not understood: {why}",
         looked_at=naming.shown(path),
-        do="CSV with the columns code,description, or TOML with [codes] and name = \"description\"",
+        do='CSV with the columns code,description, or TOML with [codes] and name = "description"',
     )

@@ -31,9 +31,13 @@ TASK = Task(
     "pseudonymise",
     (
         Parameter("project", "What belongs together: one key, one pseudonym for a name.", default="default"),
-        Parameter("key", "The file with the key. Without it: one of the project's in your own data folder.", default=""),
+        Parameter(
+            "key", "The file with the key. Without it: one of the project's in your own data folder.", default=""
+        ),
         Parameter("region", "Country whose telephone numbers are found, as FI; without it those with +.", default=""),
-        Parameter("keep", "Kinds that stay, by commas: contact, date, number, organisation, other, person, place.", default=""),
+        Parameter(
+            "keep", "Kinds that stay, by commas: contact, date, number, organisation, other, person, place.", default=""
+        ),
     ),
 )
 
@@ -171,7 +175,9 @@ class Replacer:
 
     def spans(self, text: str, language: str) -> list[tuple[int, int, Entry]]:
         """What is replaced in a text, in order and without overlap."""
-        found: list[tuple[int, int, str]] = [(s.start, s.end, s.kind) for s in rules.spans(text, language, self._region)]
+        found: list[tuple[int, int, str]] = [
+            (s.start, s.end, s.kind) for s in rules.spans(text, language, self._region)
+        ]
         by_rule = [one for one in found if one[2] != rules.NUMBER]
         numbers = [one for one in found if one[2] == rules.NUMBER]
         by_key = [(m.start(), m.end(), "") for m in self._pattern.finditer(text)] if self._pattern else []

@@ -28,7 +28,9 @@ def run(work: Work) -> Result:
     texts = [work.asker.text(*work.prompt(part.lines, numbered=False)) for part in parts]
     marked, right, wrong = checked_times("\n\n".join(texts), work.material)
     if len(texts) > 1:
-        together = merged(work.asker, work.template, work.variables, [checked_times(t, work.material)[0] for t in texts])
+        together = merged(
+            work.asker, work.template, work.variables, [checked_times(t, work.material)[0] for t in texts]
+        )
         marked, right, wrong = checked_times(together, work.material)
     notes = [f"{wrong} of the {right + wrong} times that it quotes are not in the transcript: marked"] if wrong else []
     if not any(line.clock for line in work.material.lines):

@@ -85,7 +85,9 @@ def run(work: Work) -> Result:
         try:
             found = _together(work, found)
         except NoAnswer:
-            notes.append(f"the topics of the {len(parts)} parts stand one after the other: nobody could put them together")
+            notes.append(
+                f"the topics of the {len(parts)} parts stand one after the other: nobody could put them together"
+            )
     found.sort(key=lambda topic: topic.ranges[0])
     lines = work.material.lines
     data = [
@@ -100,7 +102,12 @@ def run(work: Work) -> Result:
     return Result(
         {"topics": data},
         files={".topics.md": _page(work.material.name, found, lines).encode()},
-        checks={"parts": len(parts), "topics": len(found), "lines": len(lines), "lines_without_topic": len(lines) - len(covered)},
+        checks={
+            "parts": len(parts),
+            "topics": len(found),
+            "lines": len(lines),
+            "lines_without_topic": len(lines) - len(covered),
+        },
         notes=notes,
     )
 
@@ -133,7 +140,11 @@ def _together(work: Work, found: Sequence[Topic]) -> list[Topic]:
     data = work.asker.data(*work.template.filled(work.variables, listed, merging=True), MERGED, check)
     used = {n for topic in data["topics"] for n in topic["of"]}
     merged = [
-        Topic(one["title"].strip(), one["summary"].strip(), tuple(sorted({r for n in one["of"] for r in found[n - 1].ranges})))
+        Topic(
+            one["title"].strip(),
+            one["summary"].strip(),
+            tuple(sorted({r for n in one["of"] for r in found[n - 1].ranges})),
+        )
         for one in data["topics"]
     ]
     return merged + [topic for n, topic in enumerate(found, start=1) if n not in used]

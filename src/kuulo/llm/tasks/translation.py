@@ -56,7 +56,9 @@ def run(work: Work) -> Result:
     same = [
         line
         for line in lines
-        if line not in missing and len(line.text.split()) >= LONG_WORDS and plain(made[line.number] or "") == plain(line.text)
+        if line not in missing
+        and len(line.text.split()) >= LONG_WORDS
+        and plain(made[line.number] or "") == plain(line.text)
     ]
     segments = list(before.segments)
     for line in lines:

@@ -1,0 +1,107 @@
+"""A plan's model, to talk to: its server started if need be, and ended with the block.
+
+with session.opened(plan) as talk:
+    reply = talk.ask(messages)
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kuulo.errors import CannotRun
+from kuulo.llm import server
+from kuulo.llm.client import Client, Delta, PromptTooLong, Reply, Usage
+from kuulo.llm.plan import ChatPlan
+
+SPLIT = "ask about its parts with --split, take a larger --context, or ask for a shorter answer (--max-tokens)"
+
+
+class Talk:
+    """Asks an endpoint with a plan's options, and counts tokens. It is what `asking.Asker` wants of a model."""
+
+    def __init__(self, client: Client, plan: ChatPlan) -> None:
+        self.client, self.plan = client, plan
+        self.usage = Usage()
+        self.finish: str | None = None
+        self.values = plan.request_options()
+
+    @property
+    def context(self) -> int | None:
+        return self.client.endpoint.context or self.plan.context
+
+    def ask(self, messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any] | None = None) -> Reply:
+        """The whole answer."""
+        reply = self.client.chat(messages, self._with(schema))
+        self._took(reply.usage, reply.finish)
+        return reply
+
+    def stream(self, messages: Sequence[Mapping[str, Any]]) -> Iterator[Delta]:
+        """The answer as it comes."""
+        for delta in self.client.stream(messages, self.values):
+            self._took(delta.usage, delta.finish)
+            yield delta
+
+    def talk(self, messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any] | None) -> str:
+        """The answer's text, to this schema or to none."""
+        return self.ask(messages, schema).text
+
+    def count(self, text: str) -> int | None:
+        return self.client.count(text)
+
+    def check_fits(self, messages: Sequence[Mapping[str, Any]]) -> None:
+        """Raises PromptTooLong when it is sure that a question does not fit into the context."""
+        if self.context is None:
+            return
+        told = [*messages]
+        if self.values.get("system") and not (told and told[0]["role"] == "system"):
+            told.insert(0, {"role": "system", "content": self.values["system"]})
+        counted = self.client.count_chat(told)
+        if counted.exact and counted.tokens >= self.context:
+            raise PromptTooLong(counted.tokens, self.context)
+
+    def note(self) -> dict[str, Any]:
+        """How answers are made, for records."""
+        plan, endpoint = self.plan, self.client.endpoint
+        names = ("temperature", "top_p", "max_tokens", "seed", "stop")
+        options = {name: _plain(self.values[name]) for name in names if self.values.get(name) not in (None, ())}
+        return {
+            "engine": plan.engine,
+            "engine_version": endpoint.version,
+            "model": endpoint.model,
+            "model_sha256": plan.model.digest if plan.model else None,
+            "options": {**options, **({"context": self.context} if self.context else {})},
+        }
+
+    def _with(self, schema: Mapping[str, Any] | None) -> dict[str, Any]:
+        return {**self.values, "schema": schema}
+
+    def _took(self, usage: Usage | None, finish: str | None) -> None:
+        if usage:
+            self.usage = Usage(self.usage.prompt + usage.prompt, self.usage.answer + usage.answer)
+        self.finish = finish or self.finish
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+@contextmanager
+def opened(plan: ChatPlan) -> Iterator[Talk]:
+    """The model of a plan, which answers. Raises CannotRun."""
+    try:
+        scratch = Path(tempfile.mkdtemp(prefix="kuulo-", dir=plan.options["scratch"]))
+    except OSError as error:
+        raise CannotRun(f"no scratch folder can be made: {error}", do="name another with --scratch") from error
+    try:
+        with (
+            server.running(plan, scratch) as endpoint,
+            Client(endpoint, timeout=float(plan.options["timeout"])) as client,
+        ):
+            yield Talk(client, plan)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
