@@ -186,6 +186,16 @@ OPTIONS: tuple[Option, ...] = (
         "highlight_words", ("--highlight-words/--no-highlight-words",), "bool", False, "Results",
         "Subtitles: underline each word as it is spoken (needs word times).",
     ),
+    Option(
+        "then", ("--then",), "str", None, "Results",
+        "Do these tasks on the transcripts afterwards, with a language model: summary, coding, ... (`kuulo llm task`).",
+        metavar="TASK[,TASK...]",
+    ),
+    Option(
+        "then_option", ("--then-option",), "pairs", (), "Results",
+        "A parameter of a task (codebook=codes.csv) or an option of the language model (model=NAME). May be repeated.",
+        metavar="KEY=VALUE",
+    ),
     # Machine
     Option(
         "device", ("--device",), "str", "auto", "Machine",

@@ -14,6 +14,7 @@ from kuulo.llm import options
 
 if TYPE_CHECKING:
     from kuulo.llm.chain import Chain, Outcome
+    from kuulo.llm.following import Following
 
 ASKED = ("engine", "model", "endpoint", "key_file", "temperature", "top_p", "max_tokens", "seed")
 """Options of the answer that fit a task; the others are its own."""
@@ -104,6 +105,30 @@ def asked(
             tokens = f"{talk.usage.prompt} tokens asked, {talk.usage.answer} answered"
             click.echo(f"{asker.asked} questions{again}; {tokens}{counted}", err=True)
     return outcomes
+
+
+def follow(then: Following, job: Any, report: dict[str, Any], *, quiet: bool) -> int:
+    """Do what is to follow a run on its transcripts, and tell of it in its report; the exit code. A model that cannot
+    be asked takes nothing from the transcripts, which are there."""
+    from kuulo import atomic
+    from kuulo.errors import EXIT_SOME_FAILED, KuuloError
+
+    masters = [job.results.target(one, "json") for one in job.works if one.outcome.state in ("done", "skipped")]
+    code = 0
+    report["then"] = []
+    if masters:
+        overwrite = job.plan.options["existing"] == "overwrite"
+        try:
+            outcomes = asked(then.chain, masters, dict(then.flags), overwrite=overwrite, quiet=quiet)
+            report["then"], code = [one.to_json() for one in outcomes], exit_code(outcomes)
+        except KuuloError as error:
+            click.echo(f"{then.names}: {error}", err=True)
+            report["then"], code = [{"state": "failed", "why": error.what, "do": error.do}], EXIT_SOME_FAILED
+    try:
+        atomic.write_json(job.results.folder / "report.json", report)
+    except OSError as error:
+        click.echo(f"report.json cannot be written: {error}", err=True)
+    return code
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:

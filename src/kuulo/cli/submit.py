@@ -69,6 +69,8 @@ def submit(inputs: tuple[str, ...], **arguments: Any) -> int:
         given["existing"] = chosen[0]
     files = site.load()
     settings = _elsewhere(site.settle(files, given))
+    if settings.values["then"]:
+        _without_then(settings)
     found = audio.find(
         [os.path.normpath(Path.cwd() / path) for path in inputs]
     )  # its own words about what is not there
@@ -76,6 +78,16 @@ def submit(inputs: tuple[str, ...], **arguments: Any) -> int:
         settings = dataclasses.replace(settings, values={**settings.values, "scratch": None})
     resolved = plan.resolve(settings, survey.facts(files), max(1, len(found.recordings)))
     return _submit(files, resolved, found, arguments)
+
+
+def _without_then(settings: Settings) -> None:
+    """Tasks after the transcripts are not for jobs yet: raises UsageError when they were asked for here."""
+    from kuulo.errors import UsageError
+
+    do = f"kuulo llm task {settings.values['then']} {settings.values['output']}, when the job is done"
+    if settings.origin["then"] == "flag":
+        raise UsageError("kuulo submit takes no --then", do=do)
+    click.echo(f"then = {settings.values['then']} of your settings is not done in a job: {do}", err=True)
 
 
 def _elsewhere(settings: Settings) -> Settings:

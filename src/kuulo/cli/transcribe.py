@@ -16,6 +16,7 @@ from kuulo.cli import flags
 if TYPE_CHECKING:
     from kuulo.cli.progress import Lines
     from kuulo.environments.installed import Environment
+    from kuulo.llm.following import Following
     from kuulo.plan import Diarizer, Model, Plan
 
 
@@ -52,18 +53,25 @@ def transcribe(
         raise UsageError("--print and --json both want standard output", do="leave one out")
     found = audio.find(inputs)
     resolved = plan.resolve(settings, survey.facts(settings_files), max(1, len(found.recordings)))
-    return carry_out(resolved, found, dry_run=dry_run)
+    then = None
+    if settings.values["then"]:
+        from kuulo.llm import following
+
+        then = following.of(settings.values)
+    return carry_out(resolved, found, dry_run=dry_run, then=then)
 
 
-def carry_out(resolved: Plan, found: Any, *, dry_run: bool, watcher: Lines | None = None) -> int:
+def carry_out(
+    resolved: Plan, found: Any, *, dry_run: bool, watcher: Lines | None = None, then: Following | None = None
+) -> int:
     """Do what is planned for the recordings that were found, or show it; the exit code. `watcher`: who is told, instead
-    of standard error."""
+    of standard error. `then`: tasks on the transcripts."""
     if dry_run:
-        return _dry_run(resolved, found, as_json=bool(resolved.options["json"]))
-    return _run(resolved, found, watcher)
+        return _dry_run(resolved, found, as_json=bool(resolved.options["json"]), then=then)
+    return _run(resolved, found, watcher, then)
 
 
-def _run(resolved: Plan, found: Any, watcher: Lines | None) -> int:
+def _run(resolved: Plan, found: Any, watcher: Lines | None, then: Following | None) -> int:
     from kuulo import run
     from kuulo.cli import progress
     from kuulo.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED
@@ -85,9 +93,15 @@ def _run(resolved: Plan, found: Any, watcher: Lines | None) -> int:
     watcher.summary(job.report)
     if resolved.options["print"]:
         _print_transcripts(job)
+    report = dict(job.report.to_json())
+    code = EXIT_SOME_FAILED if job.report.count("failed") else EXIT_OK
+    if then:
+        from kuulo.cli import llm_task
+
+        code = max(code, llm_task.follow(then, job, report, quiet=quiet))
     if as_json:
-        click.echo(json.dumps(job.report.to_json(), indent=1))
-    return EXIT_SOME_FAILED if job.report.count("failed") else EXIT_OK
+        click.echo(json.dumps(report, indent=1))
+    return code
 
 
 def stop_when_told() -> None:
@@ -121,7 +135,7 @@ def _print_transcripts(job: Any) -> None:
         click.echo(formats.render("txt", transcript, job.results.layout).decode("utf-8", "replace"), nl=False)
 
 
-def _dry_run(resolved: Plan, found: Any, *, as_json: bool) -> int:
+def _dry_run(resolved: Plan, found: Any, *, as_json: bool, then: Following | None) -> int:
     from pathlib import Path
 
     from kuulo import naming, runtimes
@@ -140,6 +154,7 @@ def _dry_run(resolved: Plan, found: Any, *, as_json: bool) -> int:
         plan_json["refused"] = [{"source": naming.shown(p), "why": e.what} for p, e in found.failures]
         plan_json["worker"] = worker
         plan_json["native"] = native_call(resolved)
+        plan_json["then"] = then.to_json() if then else None
         click.echo(json.dumps(plan_json, indent=1))
         return 0
     click.echo(describe(resolved))
@@ -148,6 +163,8 @@ def _dry_run(resolved: Plan, found: Any, *, as_json: bool) -> int:
         click.echo(f"  {work.outcome.source} -> {', '.join(naming.shown(t) for t in outputs)}")
     for path, error in found.failures:
         click.echo(f"  {naming.shown(path)}: {error.what}")
+    for line in then.shown() if then else ():
+        click.echo(line)
     click.echo(f"worker ({resolved.workers} of {resolved.threads} threads): {shlex.join(worker)}")
     click.echo("native call:")
     click.echo("\n".join(f"  {line}" for line in native_call(resolved).splitlines()))

@@ -36,13 +36,15 @@ class NoAnswer(InputFailed):
 
 
 class Model(Protocol):
-    """What is asked: `talk` gives the answer's text, `count` tokens where the server can count them."""
+    """What is asked: `talk` gives the answer's text, `count` tokens where the server can count them. `tell` sets
+    options of the answers that follow."""
 
     @property
     def context(self) -> int | None: ...
 
     def talk(self, messages: Sequence[Message], schema: Mapping[str, Any] | None) -> str: ...
     def count(self, text: str) -> int | None: ...
+    def tell(self, options: Mapping[str, Any]) -> None: ...
 
 
 @dataclass

@@ -99,6 +99,7 @@ class Chain:
         materials: list[tuple[Path, Material | KuuloError]] = [(path, _read(path)) for path in paths]
         outcomes = []
         for link in self.links:
+            asker.model.tell(link.template.options)
             ready = [material for _, material in materials if isinstance(material, Material)]
             for path, material in materials:
                 if isinstance(material, KuuloError):
@@ -131,6 +132,12 @@ def _link(name: str, given: Mapping[str, str], template_name: str, used: set[str
     module = tasks.module(name)
     task: Task = module.TASK
     template = templates.find(template_name)
+    if template.model:
+        raise UsageError(
+            f"the template {template.name} names a model, and tasks share one",
+            looked_at=template.source,
+            do="take model out of it, and name the model with -m",
+        )
     values: dict[str, str] = {}
     for parameter in task.parameters:
         if parameter.name not in given and parameter.default is None:

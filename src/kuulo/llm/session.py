@@ -13,10 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kuulo.errors import CannotRun
+from kuulo.errors import CannotRun, UsageError
+from kuulo.llm import options as table
 from kuulo.llm import server
 from kuulo.llm.client import Client, Delta, PromptTooLong, Reply, Usage
 from kuulo.llm.plan import ChatPlan
+from kuulo.options import parse
 
 SPLIT = "ask about its parts with --split, take a larger --context, or ask for a shorter answer (--max-tokens)"
 
@@ -52,6 +54,18 @@ class Talk:
 
     def count(self, text: str) -> int | None:
         return self.client.count(text)
+
+    def tell(self, options: Mapping[str, Any]) -> None:
+        """From now on, have answers made with a template's options, where nobody decided them. Raises UsageError for
+        one that is not known or is the server's."""
+        self.values = self.plan.request_options()
+        for key, value in options.items():
+            option = table.BY_NAME.get(key)
+            if option is None or not option.request:
+                known = ", ".join(o.name for o in table.OPTIONS if o.request)
+                raise UsageError(f"a template's options cannot have {key!r} here", do=f"known: {known}")
+            if key not in self.plan.given:
+                self.values[key] = parse(option, value)
 
     def check_fits(self, messages: Sequence[Mapping[str, Any]]) -> None:
         """Raises PromptTooLong when it is sure that a question does not fit into the context."""

@@ -1,0 +1,297 @@
+"""`kuulo llm batch`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kuulo.cli import flags
+from kuulo.llm import options
+
+if TYPE_CHECKING:
+    from kuulo.llm.batch import Ledger, Request
+    from kuulo.llm.plan import ChatPlan
+    from kuulo.llm.session import Talk
+    from kuulo.llm.templates import Template
+
+AT_ONCE = 16
+SAY_EVERY_S = 60.0
+SENT = ("temperature", "top_p", "max_tokens", "seed", "stop")
+
+
+@click.command()
+@click.argument("source", metavar="PROMPTS.jsonl|FOLDER", type=click.Path(path_type=Path))
+@click.option("--output", "-o", metavar="OUT.jsonl", type=click.Path(path_type=Path),
+              help="Where the answers go. Without it: NAME.answers.jsonl beside the prompts.")  # fmt: skip
+@click.option("--template", "-t", metavar="NAME|FILE", help="What is asked about each file of a folder.")
+@click.option("--param", "-p", "params", nargs=2, multiple=True, metavar="NAME VALUE", help="A template's variable.")
+@click.option("--concurrency", type=click.IntRange(1, 1024), metavar="N",
+              help=f"Questions at a time. Without it: {AT_ONCE}, or fewer where memory is short.")  # fmt: skip
+@click.option("--any-model", is_flag=True, help="Ask this model also what names another one.")
+@click.option("--retry", is_flag=True, help="Of a batch that is done: ask again what failed.")
+@click.option("--overwrite", is_flag=True, help="Ask all again, and write over OUT.")
+@flags.common(*options.GROUPS, table=options.OPTIONS)
+@click.option("--dry-run", is_flag=True, help="Show what would be asked of which model, and ask nothing.")
+@click.option("--quiet", "-q", is_flag=True, help="Show errors alone.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report for machines.")
+def batch(
+    source: Path,
+    output: Path | None,
+    template: str | None,
+    params: tuple[tuple[str, str], ...],
+    concurrency: int | None,
+    any_model: bool,
+    retry: bool,
+    overwrite: bool,
+    dry_run: bool,
+    quiet: bool,
+    as_json: bool,
+    **arguments: Any,
+) -> int:
+    """Many prompts: OpenAI's batch format in and out.
+
+    A run that was stopped goes on when the same command is given again, and asks nothing that was answered. Lines that
+    are not understood are reported in their place. OUT.report.json says what it came to.
+
+    \b
+    kuulo llm batch prompts.jsonl -o answers.jsonl -m qwen3-4b
+    kuulo llm batch interviews/ -t summary -o summaries.jsonl
+    """
+    from kuulo.cli.ask import typed
+    from kuulo.cli.transcribe import stop_when_told
+    from kuulo.errors import UsageError
+    from kuulo.llm import session, templates
+
+    if overwrite and retry:
+        raise UsageError("--overwrite asks all again, --retry what failed", do="give one of them")
+    made = templates.find(template) if template else None
+    requests, notes = _requests(source, made, dict(params))
+    given = typed(arguments, (), made)
+    target = output or source.with_name(f"{source.name.removesuffix('.jsonl')}.answers.jsonl")
+    resolved = _plan(given, concurrency)
+    at_once = concurrency or (int(resolved.options["parallel"]) if resolved.starts_server else AT_ONCE)
+    for note in () if quiet else notes:
+        click.echo(note, err=True)
+    if dry_run:
+        return _dry_run(requests, resolved, target, at_once)
+    stop_when_told()
+    with session.opened(resolved) as talk:
+        run = _Run(requests, talk, resolved, target, at_once, made, quiet)
+        report = run.go(any_model=any_model, retry=retry, overwrite=overwrite)
+    if as_json:
+        click.echo(json.dumps(report, indent=1))
+    return _exit_code(report)
+
+
+def _exit_code(report: Mapping[str, Any]) -> int:
+    from kuulo.errors import EXIT_OK, EXIT_SOME_FAILED
+
+    return EXIT_SOME_FAILED if report["counts"]["bad"] or report["counts"]["refused"] else EXIT_OK
+
+
+def _requests(source: Path, template: Template | None, params: dict[str, str]) -> tuple[list[Request], list[str]]:
+    """What is to be asked, and what to say of it. Raises UsageError."""
+    from kuulo.errors import UsageError
+    from kuulo.llm import batch as batches
+
+    if not source.is_dir():
+        if template is not None or params:
+            raise UsageError("-t is for a folder: the lines of a batch file are whole questions", do="leave -t out")
+        return batches.read(source), []
+    if template is None:
+        raise UsageError("what is asked about each file?", do=f"kuulo llm batch {source} -t summary")
+    found, left = batches.of_folder(source, template, params)
+    shown = ", ".join(left[:5]) + (f" and {len(left) - 5} more" if len(left) > 5 else "")
+    return found, [f"left out, neither transcripts nor texts: {shown}"] if left else []
+
+
+def _plan(given: dict[str, Any], concurrency: int | None) -> ChatPlan:
+    """The plan. Where a server is started and nobody said with how many slots, it has as many as memory allows, up to
+    AT_ONCE. Raises as `plan.make`."""
+    from kuulo.errors import CannotRun
+    from kuulo.llm import plan
+
+    resolved = plan.make(given)
+    if not resolved.starts_server or "parallel" in resolved.given or "parallel" not in resolved.spec.options:
+        return resolved
+    if concurrency:
+        return plan.make({**given, "parallel": concurrency})
+    slots = AT_ONCE
+    while slots > 1:
+        try:
+            return plan.make({**given, "parallel": slots})
+        except CannotRun as error:
+            if type(error) is not CannotRun:
+                raise
+            slots //= 2
+    return resolved
+
+
+def _dry_run(requests: Sequence[Request], resolved: ChatPlan, target: Path, at_once: int) -> int:
+    from kuulo import naming
+
+    bad = [one for one in requests if one.body is None]
+    click.echo(f"model: {resolved.model_name or 'the one that the endpoint has'} ({resolved.why})")
+    click.echo(f"questions: {len(requests) - len(bad)}, {at_once} at a time -> {naming.shown(target)}")
+    for one in bad:
+        click.echo(f"line {one.line}: {one.why}")
+    return 0
+
+
+class _Run:
+    """One batch: from requests to OUT and its report."""
+
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        talk: Talk,
+        resolved: ChatPlan,
+        target: Path,
+        at_once: int,
+        template: Template | None,
+        quiet: bool,
+    ) -> None:
+        self._requests, self._talk, self._plan, self._target = requests, talk, resolved, target
+        self._at_once, self._template, self._quiet = at_once, template, quiet
+        self._report_path = target.with_name(f"{target.name.removesuffix('.jsonl')}.report.json")
+        self._said = time.monotonic()
+
+    def go(self, *, any_model: bool, retry: bool, overwrite: bool) -> dict[str, Any]:
+        """Raises KuuloError."""
+        from kuulo.llm import batch as batches
+
+        model = self._talk.client.endpoint.model
+        requests = batches.settled(self._requests, self._defaults(), model, any_model)
+        key = batches.whole_key(requests, self._plan.key)
+        before = self._before()
+        is_same = before.get("key") == key and self._is_whole(before)
+        if is_same and not retry and not overwrite:
+            self._say(f"all is done already: {self._target}")
+            if _exit_code(before):
+                self._say("some failed: --retry asks them again")
+            return before
+        if self._target.exists() and not is_same and not overwrite:
+            raise batches.in_the_way(self._target)
+        journal = batches.Journal(self._target.with_name(self._target.name + ".partial"))
+        kept = {} if overwrite else journal.read()
+        if is_same and retry:
+            kept |= self._answered(requests)
+        try:
+            if overwrite:
+                journal.path.unlink(missing_ok=True)
+            journal.open()
+        except OSError as error:
+            raise batches.unwritable(journal.path, error) from error
+        try:
+            return self._asked(
+                batches.Batch(requests, self._plan.key, self._talk.client, self._at_once, kept), key, journal
+            )
+        except KeyboardInterrupt:
+            self._say("stopped: what was answered is kept. To go on, give the same command again.")
+            raise
+        finally:
+            journal.close()
+
+    def _asked(self, asked: Any, key: str, journal: Any) -> dict[str, Any]:
+        from kuulo import atomic
+        from kuulo.llm import batch as batches
+
+        began = time.monotonic()
+        try:
+            lines = asked.go(journal, self._progress)
+            ledger = batches.Ledger.of(asked.requests, lines, asked.was_kept)
+            content = batches.encoded(lines)
+            atomic.write_bytes(self._target, content)
+            report = self._report(ledger, key, content, time.monotonic() - began)
+            atomic.write_json(self._report_path, report)
+            journal.close()
+            journal.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise batches.unwritable(self._target, error) from error
+        self._closing(ledger, report)
+        return report
+
+    def _defaults(self) -> dict[str, Any]:
+        """What is sent where a request does not say it itself."""
+        from kuulo.llm.client import body
+
+        asked = body(self._talk.client.endpoint, [], {**self._talk.values, "system": None})
+        return {name: value for name, value in asked.items() if name not in ("model", "messages")}
+
+    def _before(self) -> dict[str, Any]:
+        """The report of the batch that wrote OUT; empty when there is none."""
+        try:
+            said = json.loads(self._report_path.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return said if isinstance(said, dict) and isinstance(said.get("counts"), dict) else {}
+
+    def _is_whole(self, report: Mapping[str, Any]) -> bool:
+        try:
+            return bool(hashlib.sha256(self._target.read_bytes()).hexdigest() == report["output"]["sha256"])
+        except (OSError, KeyError, TypeError):
+            return False
+
+    def _answered(self, requests: Sequence[Request]) -> dict[str, Any]:
+        """The answers in OUT, which is of these requests, by the digest of what was asked."""
+        from kuulo.llm import batch as batches
+
+        lines = [json.loads(row) for row in self._target.read_bytes().splitlines()]
+        pairs = zip(requests, lines, strict=True)
+        return {one.digest(self._plan.key): line for one, line in pairs if batches.answered(line)}
+
+    def _progress(self, done: int, of: int) -> None:
+        now = time.monotonic()
+        if not self._quiet and (now - self._said >= SAY_EVERY_S or sys.stderr.isatty()):
+            self._said = now
+            click.echo(
+                f"\r{done} of {of}" if sys.stderr.isatty() else f"{done} of {of}", err=True, nl=not sys.stderr.isatty()
+            )
+
+    def _report(self, ledger: Ledger, key: str, content: bytes, seconds: float) -> dict[str, Any]:
+        from kuulo import naming
+
+        counts = {k: v for k, v in vars(ledger).items() if k not in ("bad_lines", "prompt_tokens", "completion_tokens")}
+        template = self._template
+        return {
+            "schema": 1,
+            "key": key,
+            "output": {"name": naming.shown(self._target.name), "sha256": hashlib.sha256(content).hexdigest()},
+            "counts": counts,
+            "usage": {"prompt_tokens": ledger.prompt_tokens, "completion_tokens": ledger.completion_tokens},
+            "elapsed_ms": round(seconds * 1000),
+            "concurrency": self._at_once,
+            "bad_lines": ledger.bad_lines,
+            "provenance": {
+                **self._talk.note(),
+                **({"template": {"name": template.name, "sha256": template.digest}} if template else {}),
+            },
+        }
+
+    def _closing(self, ledger: Ledger, report: Mapping[str, Any]) -> None:
+        seconds = report["elapsed_ms"] / 1000
+        if sys.stderr.isatty():
+            self._say("")
+        for one in ledger.bad_lines:
+            click.echo(f"line {one['line']}: {one['why']}", err=True)
+        kept = f" ({ledger.kept} of them before)" if ledger.kept else ""
+        speed = f", {ledger.completion_tokens / seconds:.1f} tokens a second" if seconds and not ledger.kept else ""
+        self._say(
+            f"{ledger.answered} of {ledger.requests} answered{kept}, {ledger.refused} refused, "
+            f"{ledger.bad} not understood; "
+            f"{ledger.completion_tokens} tokens in {seconds:.1f} s{speed}"
+        )
+        if ledger.cut:
+            self._say(f"{ledger.cut} answers were cut: --max-tokens or the context was reached")
+        self._say(f"{self._target}")
+
+    def _say(self, text: str) -> None:
+        if not self._quiet:
+            click.echo(text, err=True)
