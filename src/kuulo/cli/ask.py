@@ -159,9 +159,16 @@ def _answer(
                     return None
                 return talk.ask(messages).text
             asker = asking.Asker(talk)
-            system, prompt = asked._texts(messages)
+            system, prompt = asked.texts(messages)
             return json.dumps(asker.data(system, prompt, schema), indent=1, ensure_ascii=False)
-        return asked.in_parts(asking.Asker(talk))
+        asker = asking.Asker(talk)
+        before = asker.context
+        try:
+            return asked.in_parts(asker)
+        except PromptTooLong:
+            if asker.context >= before:
+                raise
+            return asked.in_parts(asker)  # now that the server has said how long it may be
     except PromptTooLong as error:
         raise InputFailed(error.what, looked_at=error.looked_at, do=session.SPLIT) from error
 

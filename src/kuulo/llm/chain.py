@@ -21,6 +21,7 @@ from kuulo import atomic, naming
 from kuulo.errors import CannotRun, InputFailed, KuuloError, UsageError
 from kuulo.llm import tasks, templates, transcripts
 from kuulo.llm.asking import Asker
+from kuulo.llm.client import PromptTooLong
 from kuulo.llm.tasks.base import Result, Task, Work
 from kuulo.llm.templates import Template
 from kuulo.llm.transcripts import Material
@@ -227,7 +228,8 @@ def _done(
             yield _finished(outcome, record, _result(link, work), overwrite)
     if together and waiting:
         try:
-            results = link.module.run_all([work for _, _, work in waiting])
+            works = [work for _, _, work in waiting]
+            results = _fitting(asker, lambda: link.module.run_all(works))
         except CannotRun:
             raise
         except KuuloError as error:
@@ -238,12 +240,23 @@ def _done(
 
 def _result(link: Link, work: Work) -> Result | KuuloError:
     try:
-        result: Result = link.module.run(work)
+        result: Result = _fitting(work.asker, lambda: link.module.run(work))
     except CannotRun:
         raise
     except KuuloError as error:
         return error
     return result
+
+
+def _fitting(asker: Asker, do: Callable[[], Any]) -> Any:
+    """What `do` gives. When the context is smaller than was assumed, and the server says so, it is done once more."""
+    before = asker.context
+    try:
+        return do()
+    except PromptTooLong:
+        if asker.context >= before:
+            raise
+        return do()
 
 
 def _finished(outcome: Outcome, record: _Record, result: Result | KuuloError, overwrite: bool) -> Outcome:

@@ -68,13 +68,13 @@ class Question:
         if not lines:
             raise InputFailed("there is nothing to split: the question itself is too long", do="shorten it")
         numbered = _renumbered(lines)
-        system, prompt = self._texts(self._about(["", PART]))
+        system, prompt = self.texts(self._about(["", PART]))
         parts = transcripts.split(numbered, max(1, asker.room(system, prompt, SHARE)), asker.counter, overlap=2)
         answers = []
         for number, part in enumerate(parts, start=1):
             head = [PART.format(number=number, parts=len(parts))] if len(parts) > 1 else []
             text = "\n".join(line.shown() for line in part.lines)
-            answers.append(asker.text(*self._texts(self._about([*head, text]))))
+            answers.append(asker.text(*self.texts(self._about([*head, text]))))
         if len(answers) == 1:
             return answers[0]
         question = self.typed or self.template.description or "what the template asks"
@@ -83,7 +83,8 @@ class Question:
         return summary.merged(asker, merging, {**known, "question": question}, answers)
 
     @staticmethod
-    def _texts(messages: Sequence[Message]) -> tuple[str, str]:
+    def texts(messages: Sequence[Message]) -> tuple[str, str]:
+        """The system's text and the question's."""
         system = messages[0]["content"] if messages[0]["role"] == "system" else ""
         return system, messages[-1]["content"]
 

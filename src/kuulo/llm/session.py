@@ -30,15 +30,21 @@ class Talk:
         self.client, self.plan = client, plan
         self.usage = Usage()
         self.finish: str | None = None
+        self._learned: int | None = None
         self.values = plan.request_options()
 
     @property
     def context(self) -> int | None:
-        return self.client.endpoint.context or self.plan.context
+        """Tokens of question and answer; None until anybody said how many there may be."""
+        return self.client.endpoint.context or self.plan.context or self._learned
 
     def ask(self, messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any] | None = None) -> Reply:
         """The whole answer."""
-        reply = self.client.chat(messages, self._with(schema))
+        try:
+            reply = self.client.chat(messages, self._with(schema))
+        except PromptTooLong as error:  # it says how much would have fitted
+            self._learned = error.context
+            raise
         self._took(reply.usage, reply.finish)
         return reply
 
