@@ -14,6 +14,7 @@ import click
 
 from kuulo.cli import flags
 from kuulo.llm import options
+from kuulo.llm.batch import AT_ONCE
 
 if TYPE_CHECKING:
     from kuulo.llm.batch import Ledger, Request
@@ -21,9 +22,7 @@ if TYPE_CHECKING:
     from kuulo.llm.session import Talk
     from kuulo.llm.templates import Template
 
-AT_ONCE = 16
 SAY_EVERY_S = 60.0
-SENT = ("temperature", "top_p", "max_tokens", "seed", "stop")
 
 
 @click.command()

@@ -31,6 +31,9 @@ INVALID = "invalid_request"
 TOO_MANY, TRIES, PAUSE_S = (429, 503), 6, 0.5
 """Statuses with which a server asks for patience, how often it gets it, and how long at first."""
 
+AT_ONCE = 16
+"""Questions at a time where nobody says how many."""
+
 TEXTS = (".json", ".md", ".srt", ".text", ".txt", ".vtt")
 """Files of a folder that are asked about."""
 

@@ -19,7 +19,8 @@ _ADDRESS = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+|(?:https?://|www\.)[^\s<>\"
 _NUMERIC_DATE = re.compile(
     r"(?<![\d.])(?:\d{4}-\d{1,2}-\d{1,2}|\d{1,2}\.\s?\d{1,2}\.(?:\s?\d{2,4}(?!\d))?|\d{1,2}/\d{1,2}/\d{2,4})(?!\d)"
 )
-_NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
+# Also what letters and digits make together: 010190-123A, FI21, 3pm.
+_NUMBER = re.compile(r"\w*\d\w*(?:[.,:+-]\w*\d\w*)*")
 _MONTHS = (
     "january", "february", "march", "april", "may", "june",
     "july", "august", "september", "october", "november", "december",

@@ -7,9 +7,8 @@ else than a tidier version stays as it was, and is counted.
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from kuulo import atomic
@@ -17,7 +16,7 @@ from kuulo.formats.labels import labels
 from kuulo.imports import Stretch
 from kuulo.imports.merge import EDITED, merge
 from kuulo.llm.tasks.base import Result, Task, Work, line_by_line, needs_times, noted, plain, times_of, whole_lines
-from kuulo.llm.transcripts import Line, Material
+from kuulo.llm.transcripts import Material
 from kuulo.transcript import Transcript
 
 TASK = Task("cleanup")
@@ -98,15 +97,35 @@ def cleaned(before: Transcript, material: Material, texts: Mapping[int, str]) ->
 
 
 def diff(material: Material, texts: Mapping[int, str]) -> str:
-    """A unified difference of the lines, as `diff -u` writes it."""
-    old = [line.shown() + "\n" for line in material.lines]
-    new = [replace(line, text=texts[line.number]).shown() + "\n" for line in material.lines if texts[line.number]]
+    """A unified difference of the lines, as `diff -u` writes it, with each line's new text right below the old one.
+    An empty text takes its line away."""
+    changed = [n for n, line in enumerate(material.lines) if texts[line.number] != line.text]
+    if not changed:
+        return ""
     name = material.name
-    return "".join(difflib.unified_diff(old, new, f"{name}.json", f"{name}.cleaned.json", n=1))
+    rows = [f"--- {name}.json", f"+++ {name}.cleaned.json"]
+    gone = 0
+    for first, last in _hunks(changed, len(material.lines)):
+        body: list[str] = []
+        for line in material.lines[first : last + 1]:
+            text = texts[line.number]
+            if text == line.text:
+                body.append(f" {line.shown()}")
+                continue
+            body.append(f"-{line.shown()}")
+            if text:
+                body.append(f"+{replace(line, text=text).shown()}")
+        old, new = last + 1 - first, sum(row[0] != "-" for row in body)
+        rows += [f"@@ -{first + 1},{old} +{first + 1 - gone - (not new)},{new} @@", *body]
+        gone += old - new
+    return "\n".join(rows) + "\n"
 
 
-def lines_of(transcript: Transcript, material: Material) -> tuple[Line, ...]:
-    """The lines of another version of the material's transcript."""
-    from kuulo.llm.transcripts import of_transcript
-
-    return of_transcript(material.path, "", transcript).lines
+def _hunks(changed: Sequence[int], lines: int) -> Iterator[tuple[int, int]]:
+    """First and last index of each stretch of lines with changes, with one line around it."""
+    first = before = changed[0]
+    for index in [*changed[1:], lines + 3]:
+        if index > before + 2:
+            yield max(0, first - 1), min(lines - 1, before + 1)
+            first = index
+        before = index

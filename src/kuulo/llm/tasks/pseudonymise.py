@@ -267,7 +267,10 @@ def _result(reading: _Reading, replacer: Replacer) -> Result | KuuloError:
     segments = []
     for segment in before.segments:
         segments.append(replacer.segment(segment, segment.language or before.language or "", counts))
-    labels = {s.id: replacer.text(s.label, "", Counter()) for s in before.speakers}
+    labels = {
+        s.id: s.label if _GENERIC.fullmatch(s.label) else replacer.text(s.label, "", Counter())
+        for s in before.speakers
+    }
     after = Transcript(
         audio=replace(before.audio, name="recording", bytes=None, modified_ns=None),
         segments=tuple(segments),
