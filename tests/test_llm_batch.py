@@ -89,6 +89,8 @@ def test_lines_that_are_not_understood_are_reported_in_their_place_and_the_other
         {**asked(0), "body": asked(0)["body"]},
         asked(8, model="gpt-4"),
         asked(9, stream=True),
+        asked(11, "half \ud83d"),
+        asked(13, temperature=float("nan")),
         asked(10, "long " * 60),
         "",
         asked(12, "cut this answer please", max_tokens=2),
@@ -111,13 +113,15 @@ def test_lines_that_are_not_understood_are_reported_in_their_place_and_the_other
         ("q0", "line 1 has the same custom_id"),
         ("q8", "it asks for the model 'gpt-4', and this one is standin"),
         ("q9", "it wants a stream, which a batch cannot give"),
+        ("q11", "its body has a number or a character that JSON cannot hold"),
+        ("q13", "its body has a number or a character that JSON cannot hold"),
         ("q10", None),
         ("q12", None),
     ]
-    too_long = lines[10]["response"]
+    too_long = lines[12]["response"]
     assert too_long["status_code"] == 400 and too_long["body"]["error"]["code"] == "context_length_exceeded"
-    assert said(lines[11]) == "Answer: cut"
-    assert "2 of 12 answered, 1 refused, 9 not understood" in done.stderr and "1 answers were cut" in done.stderr
+    assert said(lines[13]) == "Answer: cut"
+    assert "2 of 14 answered, 1 refused, 11 not understood" in done.stderr and "1 answers were cut" in done.stderr
     assert "line 2: the line is not JSON" in done.stderr
     assert said(read(tmp_path / "any.jsonl")[8]) == "Answer: question 8"
 
@@ -148,9 +152,10 @@ def test_a_killed_run_goes_on_and_asks_nothing_twice(
             assert running.returncode == 130 and "what was answered is kept" in err
         with partial.open("ab") as file:
             file.write(b'{"asked": "cut sho')
+    with llm_standin.running(tmp_path / "elsewhere") as endpoint:  # the same model, served at another address
         done = kuulo("llm", "batch", "p.jsonl", "-o", "o.jsonl", env={"KUULO_LLM_ENDPOINT": endpoint.base_url})
         assert done.returncode == 0, done.stderr
-        assert questions(tmp_path / "s") - before == 60 - kept
+    assert questions(tmp_path / "elsewhere") == 60 - kept
     assert f"60 of 60 answered ({kept} of them before)" in done.stderr
     assert [said(line) for line in read(tmp_path / "o.jsonl")] == [f"Answer: question {n}" for n in range(60)]
     assert not partial.exists()
@@ -208,6 +213,20 @@ def test_a_folder_is_asked_about_file_by_file(kuulo: Kuulo, tmp_path: Path) -> N
     assert "about 9 words" in said(lines[0]) and "[00:00:00] Anna: Hello." in said(lines[0])
     report = json.loads((tmp_path / "o.report.json").read_text())
     assert report["provenance"]["template"]["sha256"] == templates.find("summary").digest
+
+
+def test_parts_are_answered_apart_and_make_the_whole(kuulo: Kuulo, tmp_path: Path) -> None:
+    write(tmp_path / "p.jsonl", [*[asked(n) for n in range(7)], "no JSON"])
+    with llm_standin.running(tmp_path / "s") as endpoint:
+        env = {"KUULO_LLM_ENDPOINT": endpoint.base_url}
+        codes = [kuulo("llm", "batch", "p.jsonl", "--part", f"{n}/10", env=env).returncode for n in range(1, 11)]
+        assert questions(tmp_path / "s") == 7
+    assert codes == [0] * 9 + [1]
+    whole = [line for path in sorted(tmp_path.glob("p.answers.*-of-10.jsonl")) for line in read(path)]
+    assert [line["custom_id"] for line in whole] == [*(f"q{n}" for n in range(7)), None]
+    for text in ("0/3", "4/3", "3", "a/b"):
+        with pytest.raises(UsageError, match="I from 1 to N"):
+            batch.part([], tmp_path / "o.jsonl", text)
 
 
 def test_what_cannot_be_is_refused(kuulo: Kuulo, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ SAY_EVERY_S = 60.0
 @click.option("--param", "-p", "params", nargs=2, multiple=True, metavar="NAME VALUE", help="A template's variable.")
 @click.option("--concurrency", type=click.IntRange(1, 1024), metavar="N",
               help=f"Questions at a time. Without it: {AT_ONCE}, or fewer where memory is short.")  # fmt: skip
+@click.option("--part", metavar="I/N", help="The I-th of N parts of the prompts alone, into a file of its own.")
 @click.option("--any-model", is_flag=True, help="Ask this model also what names another one.")
 @click.option("--retry", is_flag=True, help="Of a batch that is done: ask again what failed.")
 @click.option("--overwrite", is_flag=True, help="Ask all again, and write over OUT.")
@@ -46,6 +47,7 @@ def batch(
     template: str | None,
     params: tuple[tuple[str, str], ...],
     concurrency: int | None,
+    part: str | None,
     any_model: bool,
     retry: bool,
     overwrite: bool,
@@ -66,6 +68,7 @@ def batch(
     from kuulo.cli.ask import typed
     from kuulo.cli.transcribe import stop_when_told
     from kuulo.errors import UsageError
+    from kuulo.llm import batch as batches
     from kuulo.llm import session, templates
 
     if overwrite and retry:
@@ -74,6 +77,8 @@ def batch(
     requests, notes = _requests(source, made, dict(params))
     given = typed(arguments, (), made)
     target = output or source.with_name(f"{source.name.removesuffix('.jsonl')}.answers.jsonl")
+    if part:
+        requests, target = batches.part(requests, target, part)
     resolved = _plan(given, concurrency)
     at_once = concurrency or (int(resolved.options["parallel"]) if resolved.starts_server else AT_ONCE)
     for note in () if quiet else notes:
@@ -82,7 +87,7 @@ def batch(
         return _dry_run(requests, resolved, target, at_once)
     stop_when_told()
     with session.opened(resolved) as talk:
-        run = _Run(requests, talk, resolved, target, at_once, made, quiet)
+        run = _Run(requests, talk, target, at_once, made, quiet)
         report = run.go(any_model=any_model, retry=retry, overwrite=overwrite)
     if as_json:
         click.echo(json.dumps(report, indent=1))
@@ -151,13 +156,13 @@ class _Run:
         self,
         requests: Sequence[Request],
         talk: Talk,
-        resolved: ChatPlan,
         target: Path,
         at_once: int,
         template: Template | None,
         quiet: bool,
     ) -> None:
-        self._requests, self._talk, self._plan, self._target = requests, talk, resolved, target
+        self._requests, self._talk, self._target = requests, talk, target
+        self._identity = talk.identity
         self._at_once, self._template, self._quiet = at_once, template, quiet
         self._report_path = target.with_name(f"{target.name.removesuffix('.jsonl')}.report.json")
         self._said = time.monotonic()
@@ -168,7 +173,7 @@ class _Run:
 
         model = self._talk.client.endpoint.model
         requests = batches.settled(self._requests, self._defaults(), model, any_model)
-        key = batches.whole_key(requests, self._plan.key)
+        key = batches.whole_key(requests, self._identity)
         before = self._before()
         is_same = before.get("key") == key and self._is_whole(before)
         if is_same and not retry and not overwrite:
@@ -190,7 +195,7 @@ class _Run:
             raise batches.unwritable(journal.path, error) from error
         try:
             return self._asked(
-                batches.Batch(requests, self._plan.key, self._talk.client, self._at_once, kept), key, journal
+                batches.Batch(requests, self._identity, self._talk.client, self._at_once, kept), key, journal
             )
         except KeyboardInterrupt:
             self._say("stopped: what was answered is kept. To go on, give the same command again.")
@@ -244,7 +249,7 @@ class _Run:
 
         lines = [json.loads(row) for row in self._target.read_bytes().splitlines()]
         pairs = zip(requests, lines, strict=True)
-        return {one.digest(self._plan.key): line for one, line in pairs if batches.answered(line)}
+        return {one.digest(self._identity): line for one, line in pairs if batches.answered(line)}
 
     def _progress(self, done: int, of: int) -> None:
         now = time.monotonic()

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import queue
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -93,6 +94,10 @@ def request(number: int, row: bytes) -> Request:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) and "role" in m for m in messages):
         return Request(number, custom_id, why="its body has no messages")
+    try:
+        json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):  # half of a surrogate pair, NaN: JSON of Python's alone
+        return Request(number, custom_id, why="its body has a number or a character that JSON cannot hold")
     if body.get("stream"):
         return Request(number, custom_id, why="it wants a stream, which a batch cannot give")
     return Request(number, custom_id, body)
@@ -138,6 +143,19 @@ def _once(requests: Iterable[Request]) -> list[Request]:
             seen[one.custom_id] = one.line
         found.append(one)
     return found
+
+
+def part(requests: Sequence[Request], target: Path, text: str) -> tuple[list[Request], Path]:
+    """Of all requests those of the part `I/N`, and the file of that part's answers: answers.03-of-16.jsonl. The files
+    of all parts one after the other, in the order of their names, are the answers to all. Raises UsageError."""
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    number, of = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= number <= of:
+        raise UsageError(f"--part {text}: it is I/N, with I from 1 to N", do="--part 3/16")
+    stem = target.name.removesuffix(".jsonl")
+    name = f"{stem}.{number:0{len(str(of))}d}-of-{of}.jsonl"
+    begin, end = (len(requests) * at // of for at in (number - 1, number))
+    return list(requests[begin:end]), target.with_name(name)
 
 
 def settled(requests: Sequence[Request], defaults: Mapping[str, Any], model: str, any_model: bool) -> list[Request]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,11 @@ class Link:
         """What its record's name ends with: `.summary.json`, `.translation-fi.json`."""
         variant = f"-{self.values[self.task.variant]}" if self.task.variant else ""
         return f".{self.task.name}{variant}.json"
+
+    @property
+    def files(self) -> list[str]:
+        """What the names of its files end with."""
+        return [suffix.format(**self.values) for suffix in self.task.files]
 
     def key(self, sha256: str, note: Mapping[str, Any]) -> str:
         """Digest of all that decides the result."""
@@ -218,7 +224,7 @@ def _done(
                 outcome.state, outcome.outputs = SKIPPED, record.outputs()
                 yield outcome
                 continue
-            record.check_free([], overwrite)
+            record.check_free(link.files, overwrite)
         except KuuloError as error:
             yield _failed(outcome, error)
             continue
@@ -322,7 +328,7 @@ class _Record:
             raise _in_the_way(self.path)
         for suffix in {*suffixes, *self._digests()}:
             path = self._file(suffix)
-            if path.exists() and _digest(path) != self._digests().get(suffix):
+            if os.path.lexists(path) and _digest(path) != self._digests().get(suffix):
                 raise _in_the_way(path)
 
     def write(self, result: Result, overwrite: bool) -> None:
@@ -358,7 +364,10 @@ class _Record:
 
 
 def _digest(path: Path) -> str:
+    """sha256 of a file; empty when it cannot be read or is no plain file, which may have no end."""
     try:
+        if not path.is_file():
+            return ""
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
         return ""

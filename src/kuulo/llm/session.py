@@ -15,12 +15,15 @@ from typing import Any
 
 from kuulo.errors import CannotRun, UsageError
 from kuulo.llm import options as table
-from kuulo.llm import server
+from kuulo.llm import provenance, server
 from kuulo.llm.client import Client, Delta, PromptTooLong, Reply, Usage
 from kuulo.llm.plan import ChatPlan
 from kuulo.options import parse
 
 SPLIT = "ask about its parts with --split, take a larger --context, or ask for a shorter answer (--max-tokens)"
+
+NOT_NOTED = ("schema", "kuulo", "task", "template", "usage", "finish", "key")
+"""Of what an answer was made with: what records have in a place of their own."""
 
 
 class Talk:
@@ -41,7 +44,7 @@ class Talk:
     def ask(self, messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any] | None = None) -> Reply:
         """The whole answer."""
         try:
-            reply = self.client.chat(messages, self._with(schema))
+            reply = self.client.chat(_sound(messages), self._with(schema))
         except PromptTooLong as error:  # it says how much would have fitted
             self._learned = error.context
             raise
@@ -50,16 +53,17 @@ class Talk:
 
     def stream(self, messages: Sequence[Mapping[str, Any]]) -> Iterator[Delta]:
         """The answer as it comes."""
-        for delta in self.client.stream(messages, self.values):
+        for delta in self.client.stream(_sound(messages), self.values):
             self._took(delta.usage, delta.finish)
             yield delta
 
     def talk(self, messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any] | None) -> str:
-        """The answer's text, to this schema or to none."""
-        return self.ask(messages, schema).text
+        """The answer's text, to this schema or to none. An engine that cannot be told a schema answers as it likes: who
+        asks for one checks the answer anyhow."""
+        return self.ask(messages, schema if "schema" in self.plan.spec.options else None).text
 
     def count(self, text: str) -> int | None:
-        return self.client.count(text)
+        return self.client.count(text.encode("utf-8", "replace").decode())
 
     def tell(self, options: Mapping[str, Any]) -> None:
         """From now on, have answers made with a template's options, where nobody decided them. Raises UsageError for
@@ -80,22 +84,20 @@ class Talk:
         told = [*messages]
         if self.values.get("system") and not (told and told[0]["role"] == "system"):
             told.insert(0, {"role": "system", "content": self.values["system"]})
-        counted = self.client.count_chat(told)
+        counted = self.client.count_chat(_sound(told))
         if counted.exact and counted.tokens >= self.context:
             raise PromptTooLong(counted.tokens, self.context)
 
     def note(self) -> dict[str, Any]:
-        """How answers are made, for records."""
-        plan, endpoint = self.plan, self.client.endpoint
-        names = ("temperature", "top_p", "max_tokens", "seed", "stop")
-        options = {name: _plain(self.values[name]) for name in names if self.values.get(name) not in (None, ())}
-        return {
-            "engine": plan.engine,
-            "engine_version": endpoint.version,
-            "model": endpoint.model,
-            "model_sha256": plan.model.digest if plan.model else None,
-            "options": {**options, **({"context": self.context} if self.context else {})},
-        }
+        """How answers are made, for records: what is the same for all of them."""
+        told = provenance.of(self.plan, self.client.endpoint)
+        return {name: value for name, value in told.items() if name not in NOT_NOTED and value is not None}
+
+    @property
+    def identity(self) -> str:
+        """Digest of all that decides an answer, beside the question. Where a server listens is not in it: the same
+        model may be served elsewhere tomorrow."""
+        return provenance.digest(self.note())
 
     def _with(self, schema: Mapping[str, Any] | None) -> dict[str, Any]:
         return {**self.values, "schema": schema}
@@ -106,8 +108,9 @@ class Talk:
         self.finish = finish or self.finish
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def _sound(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The messages, with ? for bytes of a name or a half character that UTF-8 cannot hold."""
+    return [{**one, "content": str(one["content"]).encode("utf-8", "replace").decode()} for one in messages]
 
 
 @contextmanager

@@ -34,9 +34,11 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Task:
-    """`variant`: the parameter whose value stands in the names of its files, as a translation's language."""
+    """`files`: what the names of its files end with, after the recording's; `{to}` in one stands for the parameter.
+    `variant`: the parameter whose value stands in the name of its record, as a translation's language."""
 
     name: str
+    files: tuple[str, ...]
     parameters: tuple[Parameter, ...] = ()
     variant: str = ""
 
@@ -96,6 +98,11 @@ class Result:
     checks: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+
+
+def encoded(text: str) -> bytes:
+    """A text for a file. A character that UTF-8 cannot hold (half of a surrogate pair) becomes a question mark."""
+    return text.encode("utf-8", "replace")
 
 
 _APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "„": '"', "–": "-", "—": "-", "\u00a0": " "})

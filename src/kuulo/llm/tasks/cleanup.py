@@ -11,15 +11,26 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from kuulo import atomic
+from kuulo import atomic, naming
 from kuulo.formats.labels import labels
 from kuulo.imports import Stretch
 from kuulo.imports.merge import EDITED, merge
-from kuulo.llm.tasks.base import Result, Task, Work, line_by_line, needs_times, noted, plain, times_of, whole_lines
+from kuulo.llm.tasks.base import (
+    Result,
+    Task,
+    Work,
+    encoded,
+    line_by_line,
+    needs_times,
+    noted,
+    plain,
+    times_of,
+    whole_lines,
+)
 from kuulo.llm.transcripts import Material
 from kuulo.transcript import Transcript
 
-TASK = Task("cleanup")
+TASK = Task("cleanup", (".cleaned.json", ".cleaned.diff"))
 
 SHARE, MOST_LINES = 0.35, 40
 """How much of the context is for the lines, whose answer is as long as they are; and how many are asked about."""
@@ -52,7 +63,7 @@ def run(work: Work) -> Result:
     difference = diff(work.material, texts)
     return Result(
         {"left": [line.number for line in strange], "unanswered": [line.number for line in silent]},
-        files={".cleaned.json": atomic.encode_json(after.to_json()), ".cleaned.diff": difference.encode()},
+        files={".cleaned.json": atomic.encode_json(after.to_json()), ".cleaned.diff": encoded(difference)},
         checks={"lines": len(lines), "changed": changed, "left_since_strange": len(strange)},
         notes=notes,
         failed=[f"no answer that fits, left as they were: {times_of(silent)}"] if silent else [],
@@ -102,7 +113,7 @@ def diff(material: Material, texts: Mapping[int, str]) -> str:
     changed = [n for n, line in enumerate(material.lines) if texts[line.number] != line.text]
     if not changed:
         return ""
-    name = material.name
+    name = naming.shown(material.name)
     rows = [f"--- {name}.json", f"+++ {name}.cleaned.json"]
     gone = 0
     for first, last in _hunks(changed, len(material.lines)):

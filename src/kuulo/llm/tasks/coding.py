@@ -24,10 +24,10 @@ from kuulo import naming
 from kuulo.errors import UsageError
 from kuulo.formats.csv import cell
 from kuulo.llm.asking import Misfit
-from kuulo.llm.tasks.base import Parameter, Result, Task, Work, occurs, times_of
+from kuulo.llm.tasks.base import Parameter, Result, Task, Work, encoded, occurs, times_of
 from kuulo.llm.transcripts import Line, Part, decoded
 
-TASK = Task("coding", (Parameter("codebook", "The code book: a CSV or TOML file.", file=True),))
+TASK = Task("coding", (".coding.csv",), (Parameter("codebook", "The code book: a CSV or TOML file.", file=True),))
 
 SHARE, OVERLAP = 0.5, 2
 """How much of the context is for the lines, and how many lines before are shown with a part."""
@@ -77,7 +77,7 @@ def run(work: Work) -> Result:
     counts = {code.name: sum(c.code == code.name and c.check != NOT_THERE for c in found) for code in codes}
     return Result(
         {"codings": [asdict(coding) for coding in found], "by_code": counts},
-        files={".coding.csv": table(naming.shown(work.material.path.name), lines, found).encode()},
+        files={".coding.csv": encoded(table(naming.shown(work.material.path.name), lines, found))},
         checks={
             "parts": len(parts),
             "codings": len(found),

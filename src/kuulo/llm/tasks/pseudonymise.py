@@ -29,6 +29,7 @@ from kuulo.transcript import Provenance, Segment, Speaker, Transcript, Word
 
 TASK = Task(
     "pseudonymise",
+    (".pseudonymised.json",),
     (
         Parameter("project", "What belongs together: one key, one pseudonym for a name.", default="default"),
         Parameter(
@@ -140,17 +141,28 @@ def _read(work: Work, key: Key) -> _Reading | KuuloError:
 
 
 def _enter(reading: _Reading, key: Key) -> None:
-    """What the model found, and the speakers' names, into the key."""
+    """What the model found, and the speakers' names, into the key. A name of one word is that of the person in the
+    transcript whose full name has it, where there is one alone."""
     kept = _kept(reading.work)
-    for speaker in reading.transcript.speakers:
-        if "person" not in kept and not _GENERIC.fullmatch(speaker.label):
-            entry = key.entry("person", speaker.label)
-            for word in speaker.label.split():
-                if len(word) > 2 and word[:1].isupper():
-                    key.entry("person", word.strip(".,"), entry.base)
-    for one in reading.names:
-        if one["kind"] not in kept:
-            key.entry(one["kind"], " ".join(one["text"].split()), " ".join(one["base"].split()))
+    found = [(one["kind"], _one_space(one["text"]), _one_space(one["base"])) for one in reading.names]
+    labels = [speaker.label for speaker in reading.transcript.speakers if not _GENERIC.fullmatch(speaker.label)]
+    found += [("person", _one_space(label), "") for label in labels]
+    full = dict.fromkeys(base or text for kind, text, base in found if kind == "person" and " " in (base or text))
+    for kind, text, base in sorted(found, key=lambda one: " " not in (one[2] or one[1])):
+        owners = [name for name in full if (base or text).casefold() in name.casefold().split()]
+        if kind == "person" and len(owners) == 1:
+            base = owners[0]
+        if kind not in kept:
+            key.entry(kind, text, base)
+    for label in labels if "person" not in kept else ():
+        entry = key.entry("person", _one_space(label))
+        for word in label.split():
+            if len(word) > 2 and word[:1].isupper():
+                key.entry("person", word.strip(".,"), entry.base)
+
+
+def _one_space(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _kept(work: Work) -> set[str]:
@@ -268,8 +280,7 @@ def _result(reading: _Reading, replacer: Replacer) -> Result | KuuloError:
     for segment in before.segments:
         segments.append(replacer.segment(segment, segment.language or before.language or "", counts))
     labels = {
-        s.id: s.label if _GENERIC.fullmatch(s.label) else replacer.text(s.label, "", Counter())
-        for s in before.speakers
+        s.id: s.label if _GENERIC.fullmatch(s.label) else replacer.text(s.label, "", Counter()) for s in before.speakers
     }
     after = Transcript(
         audio=replace(before.audio, name="recording", bytes=None, modified_ns=None),
@@ -280,7 +291,7 @@ def _result(reading: _Reading, replacer: Replacer) -> Result | KuuloError:
         provenance=Provenance(kuulo.__version__, "", (replace(step(work), options={}),)),
     )
     left = [line for line, s in _lines(work, segments) if replacer.alike(s.text)]
-    notes = [f"replaced: {', '.join(f'{n} {kind}' for kind, n in sorted(counts.items())) or 'nothing'}"]
+    notes = [f"replaced: {', '.join(f'{kind} {n}' for kind, n in sorted(counts.items())) or 'nothing'}"]
     if reading.invented:
         notes.append(f"{reading.invented} names that the model gave are not in the transcript: not used")
     if left:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 
+from kuulo import naming
 from kuulo.llm.asking import Asker
-from kuulo.llm.tasks.base import Result, Task, Work
+from kuulo.llm.tasks.base import Result, Task, Work, encoded
 from kuulo.llm.templates import Template
 from kuulo.llm.transcripts import Material
 
-TASK = Task("summary")
+TASK = Task("summary", (".summary.md",))
 
 SHARE = 0.65
 """How much of the context is for the transcript; the rest is for the answer."""
@@ -39,7 +40,7 @@ def run(work: Work) -> Result:
         notes.append("it quotes no times: nothing says where its statements come from")
     return Result(
         {"text": marked},
-        files={".summary.md": f"# {work.material.name}\n\n{marked.strip()}\n".encode()},
+        files={".summary.md": encoded(f"# {naming.shown(work.material.name)}\n\n{marked.strip()}\n")},
         checks={"parts": len(parts), "times": right + wrong, "times_not_in_transcript": wrong},
         notes=notes,
     )

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kuulo import naming
 from kuulo.llm.asking import Misfit, NoAnswer
-from kuulo.llm.tasks.base import Result, Task, Work
+from kuulo.llm.tasks.base import Result, Task, Work, encoded
 from kuulo.llm.transcripts import Line, Part
 
-TASK = Task("topics")
+TASK = Task("topics", (".topics.md",))
 
 SHARE = 0.6
 
@@ -101,7 +102,7 @@ def run(work: Work) -> Result:
     covered = {n for topic in found for first, last in topic.ranges for n in range(first, last + 1)}
     return Result(
         {"topics": data},
-        files={".topics.md": _page(work.material.name, found, lines).encode()},
+        files={".topics.md": encoded(_page(naming.shown(work.material.name), found, lines))},
         checks={
             "parts": len(parts),
             "topics": len(found),

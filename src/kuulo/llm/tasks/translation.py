@@ -24,7 +24,12 @@ from kuulo.llm.tasks.base import (
     whole_lines,
 )
 
-TASK = Task("translation", (Parameter("to", "The language to translate into: a code (fi) or an English name."),), "to")
+TASK = Task(
+    "translation",
+    (".{to}.json",),
+    (Parameter("to", "The language to translate into: a code (fi) or an English name."),),
+    "to",
+)
 
 SHARE, MOST_LINES = 0.3, 40
 TRANSLATED, NOT_TRANSLATED = "translated", "not-translated"
