@@ -174,6 +174,26 @@ def test_what_is_asked_wrongly_is_refused(kuulo: Kuulo, env: Mapping[str, str], 
         assert done.stdout == ""
 
 
+@pytest.mark.engine("transformers-chat")
+def test_a_real_model_is_asked_and_talked_with_in_a_server_of_its_own(kuulo: Kuulo, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    model = Path(__file__).parent / "llm" / "tiny"
+    known = json.loads((model.parent / "tiny.json").read_text(encoding="utf-8"))
+    question, answer = next(iter(known.items()))
+    given = ("-e", "transformers", "-m", str(model))
+    done = kuulo("ask", *given, "--json", question)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said["text"] == answer and len(said["provenance"]["model_sha256"]) == 64
+    talked = kuulo("chat", *given, input=f"{question}\n/reset\n{question}\n")
+    assert talked.stdout == f"{answer}\n{answer}\n", talked.stderr
+    write = json.dumps({"custom_id": "a", "body": {"messages": [{"role": "user", "content": question}]}})
+    (tmp_path / "p.jsonl").write_text(write, encoding="utf-8")
+    assert kuulo("llm", "batch", "p.jsonl", *given).returncode == 0
+    (line,) = (tmp_path / "p.answers.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["response"]["body"]["choices"][0]["message"]["content"] == answer
+
+
 # ------------------------------------------------------------------ templates
 
 

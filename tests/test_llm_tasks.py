@@ -128,6 +128,7 @@ class Scripted:
     """A model that gives these answers in turn."""
 
     context = 1000
+    finish = "stop"
 
     def __init__(self, *answers: str) -> None:
         self.answers = list(answers)
@@ -186,6 +187,15 @@ def test_a_long_transcript_is_summarised_in_parts_and_the_parts_together(task: T
     assert outcome["checks"]["parts"] > 3 and outcome["checks"]["times_not_in_transcript"] == 1
     assert "All of it [00:00:05] [00:59:00 (time not in the transcript)]." in (tmp_path / "a.summary.md").read_text()
     assert "tokens of context were assumed" not in err  # the server said how many
+
+
+def test_an_answer_that_was_cut_is_said_to_be(task: Task, tmp_path: Path) -> None:
+    master(tmp_path / "a.json")
+    answers = {"Summarise": "one two three four", "List": "one two three four"}
+    code, outcomes, err = task(answers, "summary,topics", "a.json", "--max-tokens", "2")
+    assert code == 1 and [o["state"] for o in outcomes] == ["done", "failed"]
+    assert "1 answers were cut" in outcomes[0]["notes"][-1] and "one two\n" in (tmp_path / "a.summary.md").read_text()
+    assert "it was cut: it is as long as it may be" in err
 
 
 def test_a_mark_is_not_made_twice() -> None:

@@ -41,6 +41,9 @@ class Model(Protocol):
 
     @property
     def context(self) -> int | None: ...
+    @property
+    def finish(self) -> str | None:
+        """Why the last answer ended: `length` when it was cut."""
 
     def talk(self, messages: Sequence[Message], schema: Mapping[str, Any] | None) -> str: ...
     def count(self, text: str) -> int | None: ...
@@ -49,11 +52,13 @@ class Model(Protocol):
 
 @dataclass
 class Asker:
-    """Asks a model. `asked` and `refused` count questions and answers that did not fit."""
+    """Asks a model. `asked`, `refused` and `cut` count questions, answers that did not fit, and answers that were taken
+    although they were cut: they were as long as they may be."""
 
     model: Model
     asked: int = 0
     refused: int = 0
+    cut: int = 0
     counter: Counter = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -100,11 +105,15 @@ class Asker:
             messages = [{"role": "system", "content": system}] if system else []
             self.asked += 1
             answer = self.model.talk([*messages, {"role": "user", "content": prompt + again}], schema)
+            was_cut = self.model.finish == "length"
             try:
-                return check(answer)
+                found = check(answer)
             except Misfit as error:
                 self.refused += 1
-                why = str(error)
+                why = f"{error}, and it was cut: it is as long as it may be" if was_cut else str(error)
+                continue
+            self.cut += was_cut
+            return found
         raise NoAnswer(
             f"the model gave no answer that fits, asked {TRIES} times",
             looked_at=f"the last one: {why}",

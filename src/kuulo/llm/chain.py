@@ -245,12 +245,15 @@ def _done(
 
 
 def _result(link: Link, work: Work) -> Result | KuuloError:
+    cut = work.asker.cut
     try:
         result: Result = _fitting(work.asker, lambda: link.module.run(work))
     except CannotRun:
         raise
     except KuuloError as error:
         return error
+    if cut := work.asker.cut - cut:
+        result.notes.append(f"{cut} answers were cut: --max-tokens or the context was reached")
     return result
 
 
