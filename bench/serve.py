@@ -169,8 +169,11 @@ def stand_ins(folder: Path, *, quick: bool) -> None:
 
 def real(folder: Path, model: str, engine: str | None, *, quick: bool) -> None:
     from kuulo.llm import plan, server
+    from kuulo.machine import cores
 
-    asked: dict[str, Any] = {"model": model, "parallel": 16, "context": 512}
+    # llama.cpp's threads wait for each other by spinning: one core is left for what is measured beside them.
+    threads = max(1, cores() - 1)
+    asked: dict[str, Any] = {"model": model, "parallel": 16, "context": 512, "threads": threads}
     chosen = plan.make({**asked, **({"engine": engine} if engine else {})})
     scratch = folder / "engine"
     scratch.mkdir()

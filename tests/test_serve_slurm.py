@@ -171,6 +171,20 @@ def test_a_job_that_is_killed_leaves_a_dead_server(home: Home) -> None:
     assert home.kuulo("llm", "stop").returncode == 0
 
 
+def test_a_node_that_fails_takes_its_server_with_it(home: Home) -> None:
+    assert home.kuulo(*NULL).returncode == 0
+    (seen,) = home.list()
+    node = seen["server"]["node"]
+    try:
+        home.cluster.fail_node(node)
+        until(lambda: home.list()[0]["state"] == "dead", 90)
+        until(lambda: "node" in home.list()[0]["why"], 90)
+    finally:
+        home.cluster.start_slurmd(node)
+    assert "It is forgotten" in home.kuulo("llm", "stop").stdout
+    assert home.queue() == ""
+
+
 def test_what_a_job_cannot_have_is_refused(home: Home) -> None:
     for words, what in (
         (["--port", "80"], "nobody knows which"),
@@ -190,6 +204,7 @@ def test_dry_run_shows_the_script_and_submits_nothing(home: Home) -> None:
     done = home.kuulo(*NULL, "--idle", "30m", "--bind", "node", "--dry-run", "--account", "a b")
     assert done.returncode == 0, done.stderr
     assert '#SBATCH --account="a b"' in done.stdout and "#SBATCH --time=00:10:00" in done.stdout
+    assert done.stdout.index("#SBATCH --requeue") < done.stdout.index("#SBATCH --no-requeue")  # the last one counts
     assert "--idle=30m" in done.stdout and "--bind=node" in done.stdout and "--in-job NAME" in done.stdout
     assert home.list() == [] and home.queue() == ""
 

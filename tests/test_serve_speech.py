@@ -19,6 +19,8 @@ import webvtt
 
 import llm_standin
 import recordings
+import sessions
+from kuulo import engines
 from models_fixture import Miniature
 from serving import Serving, home, serving, until
 
@@ -249,6 +251,23 @@ def test_both_from_one_server(kuulo_command: list[str], miniature: Miniature, tm
             assert translated.json()["task"] == "translate"  # nobody knows of this folder that it cannot
             answer = client.chat.completions.create(model="standin", messages=[{"role": "user", "content": said}])
             assert answer.choices[0].message.content == f"Answer: {clip.text}"
+
+
+# ------------------------------------------------------------------ what an engine takes with each clip
+
+
+@pytest.mark.parametrize("name", [spec.name for spec in engines.specs() if spec.by_clip])
+def test_a_session_that_is_told_other_options_hears_as_one_that_was_loaded_with_them(
+    name: str, miniature: Miniature
+) -> None:
+    other = {"language": "fi", "word_times": True, "beam_size": 5, "initial_prompt": "Hyvää yötä."}
+    assert {*other} <= {*engines.spec(name).by_clip} <= {*engines.spec(name).options}
+    module, samples = engines.module(name), miniature.clip("finnish").samples()
+    first = module.load(sessions.task(miniature, name, language="en"))
+    before = list(first.transcribe(samples))
+    loaded = list(module.load(sessions.task(miniature, name, **other)).transcribe(samples))
+    assert list(first.told(other).transcribe(samples)) == loaded != before
+    assert list(first.transcribe(samples)) == before  # the session itself is as it was
 
 
 # ------------------------------------------------------------------ workers that die, clients that leave

@@ -129,10 +129,11 @@ def has_speech(asked: Mapping[str, Any]) -> bool:
 
 
 def _front(asked: Mapping[str, Any], folder: ServerFolder, chat: ChatPlan | None, speech: Plan | None) -> Front:
+    from kuulo import site
     from kuulo.llm.serving.app import Limits
     from kuulo.llm.serving.front import Front
 
-    scratch = (chat or speech).options["scratch"]  # type: ignore[union-attr]
+    scratch = asked["option_scratch"] or site.settle(site.load(), {}).values["scratch"]
     return Front(
         folder,
         chat,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import time
@@ -59,14 +60,16 @@ def memory_mb(need_bytes: int) -> int:
 
 
 def array(folder: ServerFolder, words: Sequence[str], wanted: Ask) -> Array:
-    """The submission. `words`: what follows `kuulo serve`. Pure."""
+    """The submission. `words`: what follows `kuulo serve`. Pure. When its node fails or others take it, it is over:
+    who asked it has gone meanwhile, and another server has another address."""
+    once = dataclasses.replace(wanted.queue, extra=(*wanted.queue.extra, ("no-requeue", "")))
     return Array(
         name=f"kuulo-serve-{folder.name}",
         folder=folder.path,
         # this Kuulo, whatever the PATH of a node; nothing is imported from the folder it stands in
         command=(sys.executable, "-P", "-m", "kuulo", "serve", *words, "--in-job", folder.name),
         resources=wanted.resources,
-        queue=wanted.queue,
+        queue=once,
         log=folder.log.name,
         comment=f"kuulo serve {folder.name}",
     )
