@@ -35,8 +35,8 @@ USUAL_FORMATS = ("txt", "docx", "srt", "vtt", "csv", "eaf")
 """Formats that stand on top; the others are behind "more"."""
 
 MAIN = ("language", "model", "speakers")
-OURS = frozenset({"device", "format", "output", "scratch", "threads", "workers"})
-"""Options that the form has in another way, or that the place of the job decides."""
+OURS = frozenset({"device", "format", "output", "scratch", "then", "then_option", "threads", "workers"})
+"""Options that the form has in another way, that the place of the job decides, or that jobs do not take."""
 
 
 @dataclass(frozen=True)
