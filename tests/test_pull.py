@@ -15,11 +15,12 @@ from typing import Any
 import huggingface_hub.constants
 import pytest
 
+import gguf_file
 import hub
 import pipelines
 import tiny
 from kuulo.errors import ModelMissing, UsageError
-from kuulo.models import catalog, files
+from kuulo.models import catalog, check, files
 from kuulo.models.manifest import ModelRef, Repository
 from kuulo.models.pull import pull
 from kuulo.models.store import Store
@@ -566,3 +567,30 @@ def test_the_command_line_shows_what_each_model_is_for(speakers: hub.Hub, tmp_pa
     assert _command("verify", home=home, **environ).stdout.count(": ok") == 2
     assert _command("remove", "mine", "--yes", home=home, **environ).returncode == 0
     assert not (folder / "speakers-onnx" / "mine").exists() and list(home.iterdir()) == []
+
+
+# Language models
+
+
+def test_one_gguf_file_of_a_repository_with_several_is_pulled(mine: Store, tmp_path: Path) -> None:
+    small, other = (gguf_file.small(tmp_path / name).read_bytes() for name in ("a-Q4.gguf", "b-Q8.gguf"))
+    with hub.Hub({"Org/some-GGUF": {"a-Q4.gguf": small, "b-Q8.gguf": other, "README.md": b"no"}}) as served:
+        environ = {"HF_ENDPOINT": served.url}
+        ref = pull("Org/some-GGUF/a-Q4.gguf", mine, environ=environ, retries=0)
+        assert (ref.name, ref.format, ref.task, ref.revision) == ("a-Q4", "gguf", "chat", hub.COMMIT)
+        assert [f.path for f in ref.files] == ["a-Q4.gguf"] and ref.path.read_bytes() == small
+        with pytest.raises(UsageError, match="which file of the repository"):
+            pull("Org/some-GGUF", mine, "gguf", environ=environ, retries=0)
+        served.lies["b-Q8.gguf"] = small[:-100]
+        with pytest.raises(ModelMissing):
+            pull("Org/some-GGUF/b-Q8.gguf", mine, environ=environ, retries=0)
+    assert [r.name for r in mine.list()[0]] == ["a-Q4"]
+
+
+def test_the_catalogues_language_models_are_one_pinned_file_each() -> None:
+    found = [entry for entry in catalog.load().values() if set(entry.sources) <= check.CHATTING]
+    assert len(found) >= 5
+    for entry in found:
+        source = entry.sources["gguf"]
+        assert len(source.revision) == 40 and len(source.sha256 or "") == 64 and str(source.file).endswith(".gguf")
+        assert entry.licence and not entry.gated

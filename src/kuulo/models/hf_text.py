@@ -56,7 +56,7 @@ def problems(path: Path) -> list[str]:
         return found
     if not _continues_text(config):
         return [f"config.json is of a model of type {config.get('model_type')!r}, which does not continue text"]
-    if "auto_map" in config:
+    if config.get("auto_map"):
         return ["config.json wants code of the folder to be run (auto_map), and Kuulo never does"]
     try:
         headers = {name: hf.header(path / name) for name in hf.shards(path)}
