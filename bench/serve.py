@@ -127,7 +127,7 @@ def front(endpoint: Any, folder: Path) -> Iterator[list[Target]]:
     environ = {**serving.home(folder), "KUULO_LLM_KEY": endpoint.key or "none"}
     socket = str(endpoint.socket) if endpoint.socket else None
     bare = Target(endpoint.base_url, socket, endpoint.key or "none", endpoint.model)
-    with serving.serving(KUULO, environ, folder, "--endpoint", url) as one:
+    with serving.serving(KUULO, environ, folder, "--endpoint", url, "--idle", "10m") as one:
         yield [bare, Target(one.url, None, one.key, endpoint.model)]
 
 
