@@ -551,7 +551,7 @@ def test_what_would_set_its_options_or_is_a_secret_is_kept_from_it(
         one.start()
         assert one.process is not None
         environ = Path(f"/proc/{one.process.pid}/environ").read_bytes()
-        assert b"LLAMA_ARG" not in environ and b"OPENAI_API_KEY" not in environ and b"HF_HUB_OFFLINE=1" in environ
+        assert b"LLAMA_ARG_CTX" not in environ and b"OPENAI_API_KEY" not in environ and b"HF_HUB_OFFLINE=1" in environ
     finally:
         one.stop()
         one.stop()
@@ -651,6 +651,24 @@ def test_vllm_is_started_with_all_that_it_needs(with_program: Any, tmp_path: Pat
     with server.running(chosen, tmp_path / "s") as endpoint, Client(endpoint) as client:
         assert client.chat(HELLO, {"schema": {"type": "object", "properties": {"a": {"enum": [1]}}}}).text == '{"a": 1}'
         assert endpoint.schema_as == "json_schema"
+
+
+@pytest.mark.parametrize(
+    ("engine", "option"),
+    [
+        ("llama-cpp", "host=0.0.0.0"),
+        ("llama-cpp", "api_key=x"),
+        ("llama-cpp", "tools=all"),
+        ("vllm", "trust_remote_code=true"),
+        ("vllm", "uds=/tmp/x"),
+    ],
+)
+def test_raw_options_that_would_open_a_server_or_run_code_are_refused(
+    engine: str, option: str, gguf: Path, with_program: Any, tmp_path: Path
+) -> None:
+    with_program({"llama-cpp": "llama-server"}.get(engine, engine))
+    with pytest.raises(OptionRefused, match="not for you to set"):
+        server.native(planned(gguf if engine == "llama-cpp" else tmp_path, engine, engine_option=(option,)))
 
 
 def test_without_the_program_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

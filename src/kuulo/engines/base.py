@@ -152,6 +152,10 @@ class Unusable(Exception):
         self.do = do
 
 
+class Refused(Unusable):
+    """What was asked cannot be honoured by this engine as it is installed here."""
+
+
 @dataclass(frozen=True)
 class Language:
     """The language of a clip: as asked (confidence None) or as detected (probability from 0 to 1)."""

@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 from typing import Any, Dict, List, Mapping
 
-from kuulo.engines.base import EngineSpec, Native, ServerCommand, ServerTask, Unusable
-from kuulo.engines.programs import find_in
+from kuulo.engines.base import EngineSpec, Native, Refused, ServerCommand, ServerTask, Unusable
+from kuulo.engines.programs import find_in, flags, not_yours
 
 PROGRAM = "llama-server"
 
@@ -50,6 +50,22 @@ SPEC = EngineSpec(
     ),
 )
 
+RESERVED = frozenset(
+    {
+        "alias", "api-key", "api-key-file", "api-prefix", "c", "context-size", "ctx-size", "gpu-layers", "hf",
+        "hf-file", "hf-repo", "hff", "hfr", "host", "log-file", "m", "media-path", "model", "model-url", "models-dir",
+        "models-preset", "mu", "n-gpu-layers", "ngl", "np", "parallel", "path", "port", "reuse-port", "slot-save-path",
+        "slots", "t", "tensor-split", "threads", "tools", "tools-runtime", "ui-mcp-proxy", "v", "verbose",
+        "webui-mcp-proxy",
+    }
+)  # fmt: skip
+"""Flags of llama-server that Kuulo sets, and such as would open it, fetch, run programs, or log what is asked."""
+
+RESERVED_PYTHON = frozenset(
+    {"hf_model_repo_id", "hf_pretrained_model_name_or_path", "model", "model_alias", "n_ctx", "n_gpu_layers",
+     "n_threads", "n_threads_batch", "rpc_servers", "tensor_split", "verbose"}
+)  # fmt: skip
+
 ALL_LAYERS = 999
 """More layers than a model has: all of them."""
 
@@ -70,7 +86,7 @@ def serve(task: ServerTask) -> ServerCommand:
     if task.python is None:
         raise Unusable(f"there is no {PROGRAM} and no llama-cpp-python", "kuulo engines install llama-cpp")
     if task.options["parallel"] > 1:
-        raise Unusable(
+        raise Refused(
             "--parallel above 1 needs llama-server: llama-cpp-python's server answers one question at a time",
             "put llama-server on the PATH, or leave --parallel out",
         )
@@ -93,25 +109,18 @@ def _llama_server(start: List[str], task: ServerTask) -> ServerCommand:
     ]  # fmt: skip
     if options["tensor_parallel"] and options["tensor_parallel"] > 1:
         words += ["--split-mode", "row", "--tensor-split", ",".join(["1"] * options["tensor_parallel"])]
-    for name, value in task.raw.items():
-        words += _word(name, value)
+    words += flags(task.raw, RESERVED)
     return ServerCommand(
         tuple(words), {"LLAMA_API_KEY": task.key}, on_socket=True, ready_path="/health", secret=("LLAMA_API_KEY",)
     )
 
 
-def _word(name: str, value: Any) -> List[str]:
-    flag = "--" + name.replace("_", "-")
-    if value is True:
-        return [flag]
-    if value is False:
-        return ["--no-" + name.replace("_", "-")]
-    return [flag, value if isinstance(value, str) else json.dumps(value)]
-
-
 def _python_server(python: str, task: ServerTask) -> ServerCommand:
     """Its application in uvicorn, which can listen on a socket; its settings, with the key, are in a file."""
     options = task.options
+    taken = sorted(RESERVED_PYTHON & set(task.raw))
+    if taken:
+        raise not_yours(taken[0])
     model = {
         "model": task.model_path,
         "model_alias": task.model_name,

@@ -5,15 +5,16 @@ Standard library alone; parses on Python 3.9.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import wave
 from pathlib import Path
-from typing import Any, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Collection, List, Mapping, Optional, Sequence, Tuple
 
-from kuulo.engines.base import SAMPLE_RATE, Unusable
+from kuulo.engines.base import SAMPLE_RATE, Refused, Unusable
 
 LAST_LINES = 8
 """How much of what a program said stands in the error when it fails; all of it is in the log."""
@@ -43,6 +44,26 @@ def find_in(folders: Sequence[str], name: str) -> Optional[str]:
         if path.is_file() and os.access(path, os.X_OK):
             return str(path)
     return None
+
+
+def not_yours(name: str) -> Refused:
+    """What is said of a raw option that is reserved."""
+    return Refused(f"--engine-option {name} is not for you to set: Kuulo does, or it is not safe", "leave it out")
+
+
+def flags(raw: Mapping[str, Any], reserved: Collection[str]) -> List[str]:
+    """Raw options as a program's flags: `flash_attn=on` -> `--flash-attn on`; true is the flag alone, false its
+    `--no-`. Raises Refused for those that are `reserved`: Kuulo sets them, or they would open a server or run code."""
+    words: List[str] = []
+    for name, value in raw.items():
+        called = name.replace("_", "-").lstrip("-")
+        if called in reserved:
+            raise not_yours(name)
+        if isinstance(value, bool):
+            words.append(f"--{called}" if value else f"--no-{called}")
+        else:
+            words += [f"--{called}", value if isinstance(value, str) else json.dumps(value)]
+    return words
 
 
 def write_wav(samples: Any, path: Path) -> None:

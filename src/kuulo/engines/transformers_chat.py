@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any, Dict, Mapping
 
-from kuulo.engines.base import EngineSpec, Native, ServerCommand, ServerTask, Unusable
+from kuulo.engines.base import EngineSpec, Native, Refused, ServerCommand, ServerTask, Unusable
 
 SPEC = EngineSpec(
     name="transformers-chat",
@@ -53,7 +53,7 @@ def serve(task: ServerTask) -> ServerCommand:
     if task.python is None:
         raise Unusable("transformers is not installed", "kuulo engines install transformers")
     if task.raw:
-        raise Unusable(f"transformers-chat has no option {sorted(task.raw)[0]}", "leave --engine-option out")
+        raise Refused(f"transformers-chat has no option {sorted(task.raw)[0]}", "leave --engine-option out")
     config = {
         "model_path": task.model_path,
         "model": task.model_name,

@@ -5,14 +5,22 @@ Standard library alone; parses on Python 3.9.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Dict, List, Mapping
 
 from kuulo.engines.base import EngineSpec, Native, ServerCommand, ServerTask, Unusable
-from kuulo.engines.programs import find_in
+from kuulo.engines.programs import find_in, flags
 
 PROGRAM = "vllm"
+
+RESERVED = frozenset(
+    {
+        "allowed-local-media-path", "api-key", "config", "enable-log-requests", "headless", "host", "load-format",
+        "max-model-len", "max-num-seqs", "middleware", "model", "port", "root-path", "served-model-name",
+        "tensor-parallel-size", "tool-parser-plugin", "tp", "trust-remote-code", "uds",
+    }
+)  # fmt: skip
+"""Flags that Kuulo sets, and such as would open it, run code of others, or log what is asked."""
 
 SPEC = EngineSpec(
     name="vllm",
@@ -66,9 +74,7 @@ def serve(task: ServerTask) -> ServerCommand:
     ]  # fmt: skip
     if options["parallel"] > 1:
         words += ["--max-num-seqs", str(options["parallel"])]
-    for name, value in task.raw.items():
-        flag = "--" + name.replace("_", "-")
-        words += [flag] if value is True else [flag, value if isinstance(value, str) else json.dumps(value)]
+    words += flags(task.raw, RESERVED)
     environ = {
         "VLLM_API_KEY": task.key,
         "VLLM_NO_USAGE_STATS": "1",

@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import Any
 
 from kuulo import engines, runtimes
-from kuulo.engines.base import ServerCommand, ServerTask, Unusable
-from kuulo.errors import EngineMissing, InputFailed, UsageError
+from kuulo.engines.base import Refused, ServerCommand, ServerTask, Unusable
+from kuulo.errors import EngineMissing, InputFailed, OptionRefused, UsageError
 from kuulo.llm import warden
 from kuulo.llm.client import Client, RequestRefused, ServerGone
 from kuulo.llm.endpoint import Endpoint
@@ -331,6 +331,8 @@ def _is_here(plan: ChatPlan) -> bool:
 def _command(plan: ChatPlan, task: ServerTask) -> ServerCommand:
     try:
         command: Any = engines.module(plan.engine).serve(task)
+    except Refused as error:
+        raise OptionRefused(f"{plan.engine} cannot do this: {error.what}", do=error.do or None) from error
     except Unusable as error:
         raise EngineMissing(error.what, looked_at=plan.engine, do=error.do or None) from error
     assert isinstance(command, ServerCommand)
