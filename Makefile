@@ -11,6 +11,8 @@ VENV ?= .venv
 # The first of these that is 3.11 or newer.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
+# What takes long to make and serves several environments is kept here.
+KEEP ?= .cache
 # Extra arguments: make test PYTEST='-k formats', make bench BENCH='--quick startup'
 PYTEST ?=
 BENCH ?=
@@ -28,10 +30,15 @@ dev_stamp := $(VENV)/.kuulo-dev-$(call digest,pyproject.toml $(dev_files) $(whee
 # An environment that outlives a clone must be pointed to the next one.
 link_stamp := $(VENV)/.kuulo-link-$(shell pwd | sha256sum | cut -c1-16)
 
+# llama.cpp, built from source: in minutes, and once for each state of its lock.
+llama_files := src/kuulo/environments/llama-cpp/cpu.lock src/kuulo/environments/llama-cpp/environment.toml
+llama := llama-cpp-$(call digest,$(llama_files))
+
 # For tests: a synthesiser, a tracer, what openai-whisper reads recordings with, a Slurm of the tests' own, with accounts,
-# Lmod, what makes and starts container images, and what runs and checks the portal's app.
+# Lmod, what makes and starts container images, what runs and checks the portal's app, and what builds llama.cpp.
 system_packages := espeak-ng strace ffmpeg slurmctld slurmd slurm-client munge slurmdbd mariadb-server-core \
-	mariadb-client-core lmod charliecloud squashfs-tools squashfuse fuse3 siftool mmdebstrap ruby shellcheck lua5.3
+	mariadb-client-core lmod charliecloud squashfs-tools squashfuse fuse3 siftool mmdebstrap ruby shellcheck lua5.3 \
+	acl g++ gcc cmake patch
 
 .PHONY: help demo test lint docs bench clean base dev
 
@@ -47,6 +54,8 @@ test: dev ## install what the tests need, then run them without a network
 	@[ -d $(VENV)/environment-modules ] || tools/environment_modules.sh $(VENV)/environment-modules \
 		|| echo "Going on: tests that need Environment Modules are skipped." >&2
 	@tools/rootfs.sh $(VENV)/rootfs.tar || echo "Going on: tests that need a Debian for images are skipped." >&2
+	@[ -e $(VENV)/.kuulo-$(llama) ] || { $(call built_llama) && touch $(VENV)/.kuulo-$(llama); } \
+		|| echo "Going on: tests that need llama.cpp are skipped." >&2
 	@$(bin)/python tools/no_network.py $(bin)/python -m pytest -n 2 --dist loadfile $(PYTEST)
 
 lint: dev ## ruff and mypy
@@ -60,6 +69,12 @@ docs: dev ## write the generated pages of docs/reference/ anew
 bench: dev ## measure speed and memory against others, side by side; prints ratios
 	@$(bin)/python bench/run.py $(BENCH)
 	@[ -n "$(BENCH)" ] || { $(bin)/python bench/speakers.py --quick; $(bin)/python bench/jobs.py --quick; }
+
+built_llama = { [ -d $(KEEP)/$(llama) ] || { echo "Building llama.cpp into $(KEEP) (some minutes)." >&2; \
+	rm -rf $(KEEP)/$(llama).partial; mkdir -p $(KEEP); \
+	$(bin)/kuulo engines bundle llama-cpp --variant cpu -o $(KEEP)/$(llama).partial && \
+	mv $(KEEP)/$(llama).partial $(KEEP)/$(llama); }; } && \
+	KUULO_ENVIRONMENTS=$(VENV)/environments $(bin)/kuulo engines install llama-cpp --from $(KEEP)/$(llama) --quiet
 
 clean: ## remove what was installed, built and cached here
 	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist demo-output bench/out
