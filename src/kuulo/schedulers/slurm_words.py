@@ -146,6 +146,7 @@ Names: squeue(1), "JOB REASON CODES", and https://slurm.schedmd.com/job_reason_c
 
 HINTS: Mapping[str, str] = {
     "Access/permission denied": "ask your administrators whether you may use this cluster",
+    "CPU count per node can not be satisfied": "fewer cores: --cpus; sinfo -o '%P %c' lists the nodes'",
     "Invalid account or account/partition combination": "name an account of yours: --slurm account=NAME",
     "Invalid feature specification": "name features that nodes have; sinfo -o '%P %f' lists them",
     "Invalid generic resource": "name GPUs that nodes have; sinfo -o '%P %G' lists them",
@@ -154,7 +155,6 @@ HINTS: Mapping[str, str] = {
     "Invalid qos specification": "name a QOS that you may use: --slurm qos=NAME",
     "Job violates accounting/QOS policy": "ask for less, or wait until your jobs in the queue are fewer",
     "Memory specification can not be satisfied": "less memory: --mem; sinfo -o '%P %m' lists the nodes'",
-    "CPU count per node can not be satisfied": "fewer cores: --cpus; sinfo -o '%P %c' lists the nodes'",
     "Requested node configuration is not available": "no node has that much: --mem; sinfo -o '%P %c %m %G' lists them",
     "Requested time limit is invalid": "less time: --time; sinfo -o '%P %l' lists the limits",
     "User's group not permitted": "name a partition that you may use: --slurm partition=NAME",
