@@ -389,7 +389,7 @@ def test_a_server_that_dies_gives_an_error_and_no_hang(tmp_path: Path) -> None:
     with llm_standin.running(tmp_path / "b", dies_after=0) as endpoint, Client(endpoint) as client:  # noqa: SIM117
         with pytest.raises(ServerGone):
             client.chat(HELLO)
-    with llm_standin.running(tmp_path / "c", slow=30) as endpoint, Client(endpoint, timeout=0.3) as client:  # noqa: SIM117
+    with llm_standin.running(tmp_path / "c", slow=30) as endpoint, Client(endpoint, timeout=2) as client:  # noqa: SIM117
         with pytest.raises(ServerGone, match="says nothing any more"):
             list(client.stream(HELLO))
 
