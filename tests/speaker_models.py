@@ -78,15 +78,16 @@ def sherpa_folder(folder: Path) -> Path:
     return folder
 
 
-def pyannote_folder(folder: Path, steps: int = 120) -> Path:
-    """A pipeline for pyannote.audio 4, which has to be installed; the same weights each time on one machine."""
+def pyannote_folder(folder: Path, steps: int = 120, voice: int = 16) -> Path:
+    """A pipeline for pyannote.audio 4, which has to be installed; the same weights each time on one machine. `voice`:
+    how many numbers an embedding has."""
     import torch
 
     torch.manual_seed(0)
     _keep(_trained(steps), folder / "segmentation")
-    _keep(_centred(), folder / "embedding")
+    _keep(_centred(voice), folder / "embedding")
     (folder / "plda").mkdir()
-    np.savez(folder / "plda" / "xvec_transform.npz", mean1=np.zeros(16), mean2=np.zeros(8), lda=np.eye(16, 8))
+    np.savez(folder / "plda" / "xvec_transform.npz", mean1=np.zeros(voice), mean2=np.zeros(8), lda=np.eye(voice, 8))
     np.savez(folder / "plda" / "plda.npz", mu=np.zeros(8), tr=np.eye(8), psi=np.linspace(5, 0.5, 8))
     (folder / "config.yaml").write_text(pipelines.CONFIG)
     return folder
@@ -131,13 +132,13 @@ def _lesson(random: np.random.Generator, first: int = FIELD // 2, step: int = SH
     return (samples + noise).astype(np.float32), heard[first:WINDOW:step]
 
 
-def _centred() -> Any:
+def _centred(dimension: int) -> Any:
     """Random x-vectors, in which the two tones are opposite."""
     import torch
     from pyannote.audio.core.task import Problem, Resolution, Specifications
     from pyannote.audio.models.embedding import XVectorMFCC
 
-    network = XVectorMFCC(dimension=16)
+    network = XVectorMFCC(dimension=dimension)
     network.specifications = Specifications(
         problem=Problem.REPRESENTATION, resolution=Resolution.CHUNK, duration=WINDOW / RATE
     )

@@ -253,6 +253,67 @@ def test_the_encoder_is_known_by_its_file(tmp_path: Path) -> None:
     assert pyannote.encoder_of(tmp_path) == f"pyannote:{hashlib.sha256(b'weights').hexdigest()[:16]}"
 
 
+def private() -> int:
+    """Bytes of this process that are of no file."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
+
+
+def test_pyannote_is_given_what_is_mapped_without_a_copy(tmp_path: Path) -> None:
+    path = tmp_path / "d'ö\n$(x).f32"
+    with path.open("wb") as file:
+        file.truncate(512 << 20)
+    mapped = np.memmap(path, "<f4", "r")
+    before = private()
+    given = pyannote.writable(mapped)
+    assert given.shape == mapped.shape and given.flags.writeable and not given.max()
+    assert private() - before < 64 << 20
+    given[7] = 1.0  # whoever does that changes nobody's recording, and goes on
+    assert given[7] == 1.0 and mapped[7] == 0.0 and np.fromfile(path, "<f4", 8).max() == 0.0
+
+
+def test_what_pyannote_is_given_otherwise(tmp_path: Path) -> None:
+    own = tone("low", 0.1)
+    assert pyannote.writable(own) is own
+    own.tofile(tmp_path / "x")
+    fixed = own.copy()
+    fixed.flags.writeable = False
+    for samples in (fixed, own.astype(np.float64), np.memmap(tmp_path / "x", "<f4", "r")[100:], own[::2]):
+        given = pyannote.writable(samples)
+        assert given.dtype == np.float32 and given.flags.writeable and np.array_equal(given, samples.astype(np.float32))
+    offset = np.memmap(tmp_path / "x", "<f4", "r", offset=400, shape=(50,))
+    assert np.array_equal(pyannote.writable(offset), own[100:150])
+
+
+def test_pieces_of_speech_that_pyannote_compares() -> None:
+    heard = np.zeros((5, 10, 3), np.float32)
+    heard[1, :2, 0] = heard[1, 5:, 2] = 1  # two, who each speak alone for long enough
+    heard[2, :1, 1] = 1  # too short
+    heard[3, :5, 0] = heard[3, 1:, 1] = 1  # one alone for too short, the other not
+    heard[4, :, 0] = heard[4, :, 1] = 1  # never alone
+    assert pyannote.spoken(heard) == 3
+
+
+def test_too_much_speech_for_the_memory_is_refused_before_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """8 bytes for each of n * n. Slurm's share is one of the limits that are looked at: 2 MiB are enough for 512."""
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "2")
+    for name in ("SLURM_STEP_TASKS_PER_NODE", "SLURM_NTASKS_PER_NODE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def hear(windows: int, clustering: str) -> None:
+        session = pyannote.PyannoteSession(SimpleNamespace(klustering=clustering), {}, "", exclusive=False)
+        session._heard("segmentation", None, completed=1, total=2)
+        session._heard("segmentation", SimpleNamespace(data=np.eye(1, 3, dtype=np.float32)[None].repeat(windows, 0)))
+        session._heard("embeddings", SimpleNamespace(data=None))
+
+    for clustering in pyannote.ALL_PAIRS:
+        hear(512, clustering)
+        with pytest.raises(Unusable, match=r"too much speech for this machine.* needs 0\.0 GB") as caught:
+            hear(513, clustering)
+        assert "segmentation_step" in caught.value.do
+    hear(513, "KMeansClustering")
+
+
 # ---------------------------------------------------------------------- pyannote itself, where it is installed
 
 
@@ -304,6 +365,27 @@ def test_pyannote_at_the_ends(pipeline: Path) -> None:
         found = session.diarize(tone("low", seconds))
         assert max(turn.end_ms for turn in found.turns) == int(seconds * 1000)
         assert all(np.isfinite(voice).all() for voice in found.voices.values())
+
+
+def test_pyannote_counts_what_pyannote_compares(pipeline: Path) -> None:
+    session = real(pipeline)
+    heard: dict[str, Any] = {}
+    session._pipeline(
+        {"waveform": pytest.importorskip("torch").from_numpy(talk(*TALK))[None], "sample_rate": 16_000, "uri": "x"},
+        hook=lambda step, made, **_: heard.update({step: made} if made is not None else {}),
+    )
+    compared, *_ = session._pipeline.clustering.filter_embeddings(heard["embeddings"], heard["segmentation"])
+    assert pyannote.spoken(heard["segmentation"].data) == len(compared) > 5
+
+
+def test_pyannote_refuses_before_its_voices(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "1")
+    with pytest.raises(Unusable, match="too much speech"):
+        real(pipeline, {"segmentation_step": "0.005"}).diarize(talk(("low", 20), ("high", 20)))
+    real(pipeline, {"segmentation_step": 0.5}).diarize(talk(("low", 20), ("high", 20)))
+    for step in (0, -1, 1.5):
+        with pytest.raises(Unusable, match="segmentation_step"):
+            real(pipeline, {"segmentation_step": step})
 
 
 def test_pyannote_says_nothing_to_anybody(pipeline: Path) -> None:

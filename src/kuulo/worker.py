@@ -182,7 +182,7 @@ class _Hearing:
             return
         except Exception as error:
             traceback.print_exc()
-            what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            what = _what(error)
             for id_ in ids:
                 self._send("file_failed", id=id_, what=what, do=_advice(error))
             return
@@ -344,7 +344,16 @@ def _in_part(segment: Segment, part: Tuple[str, int, int]) -> Segment:
     return segment.retimed(lambda ms: min(max(ms, start), end) - start)
 
 
+def _what(error: BaseException) -> str:
+    """A sentence of the engine's own, else the error's type before what it says."""
+    if isinstance(error, Unusable):
+        return error.what
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
 def _advice(error: BaseException) -> str:
+    if isinstance(error, Unusable) and error.do:
+        return error.do
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return "less memory is needed with a smaller model, --workers 1, or a smaller --batch-size"
     return "see the log"

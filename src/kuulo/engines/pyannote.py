@@ -3,6 +3,9 @@
 Nothing is fetched and nothing is told to anybody (its telemetry is on by default), recordings are handed over decoded,
 and no token is needed at run time. It imports the class that a pipeline names and unpickles its networks without
 `weights_only`: Kuulo looks at both before a model comes into a store or is used from a path (models/pyannote.py).
+A recording stays where it is mapped: nothing here copies it. What pyannote.audio keeps of it grows with its length,
+and the distances of all pieces of speech from each other with the square of it: where these cannot fit, the recording
+fails with a sentence once it is known how many they are, before the voices, which take the longest, are looked at.
 Parses on Python 3.9; imports pyannote.audio inside functions.
 """
 
@@ -15,6 +18,7 @@ import warnings
 from pathlib import Path
 from typing import Any, Dict, List, Mapping
 
+from kuulo import machine
 from kuulo.engines.base import SAMPLE_RATE, Diarization, EngineSpec, Native, Session, Unusable
 from kuulo.engines.whisper_text import check_raw, torch_device
 from kuulo.transcript import Turn
@@ -37,7 +41,10 @@ SPEC = EngineSpec(
         "device": Native("to", "a PyTorch device"),
         "threads": Native("torch.set_num_threads"),
     },
-    differs=("on a CPU it takes about three hours of one core for an hour of sound",),
+    differs=(
+        "on a CPU it takes about three hours of one core for an hour of sound",
+        "its memory grows with a recording: see docs/engines/speakers.md, how much for hours",
+    ),
     voices=True,
     # Its README: 31 to 37 s for an hour, on an H100.
     speeds={"cuda": 97},
@@ -45,8 +52,18 @@ SPEC = EngineSpec(
 
 CONFIG = "config.yaml"
 TELEMETRY = "PYANNOTE_METRICS_ENABLED"
-RAW = ("embedding_batch_size", "exclusive", "segmentation_batch_size")
-"""Native settings; `exclusive`: where two speak at once one of them has it."""
+RAW = ("embedding_batch_size", "exclusive", "segmentation_batch_size", "segmentation_step")
+"""Native settings; `exclusive`: where two speak at once one of them has it; `segmentation_step`: from one window to the
+next, in parts of a window (0.1 in the published pipelines, and half as many windows with 0.2)."""
+
+BATCHES = ("embedding_batch_size", "segmentation_batch_size")
+
+ALL_PAIRS = ("AgglomerativeClustering", "VBxClustering")
+"""Ways to cluster that need the distance of each piece of speech from each other one: all but KMeans."""
+PAIR_BYTES = 8
+"""For each of n * n: SciPy's `linkage` has n * (n - 1) / 2 distances as float64, and works on a copy of them."""
+SPEAKS = 0.2
+"""Who speaks alone in less of a window is left out of the clustering (`filter_embeddings`, min_active_ratio)."""
 
 
 def refuse(options: Mapping[str, Any]) -> Dict[str, str]:
@@ -57,9 +74,12 @@ def refuse(options: Mapping[str, Any]) -> Dict[str, str]:
 def native(options: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
     """The Python that does the same with pyannote.audio itself."""
     least, most = options.get("speakers") or (1, 99)
-    settings = [f"pipeline.{key} = {raw[key]!r}" for key in RAW if key in raw and key != "exclusive"]
+    settings = [f"pipeline.{key} = {raw[key]!r}" for key in BATCHES if key in raw]
     turns = "exclusive_speaker_diarization" if raw.get("exclusive") else "speaker_diarization"
     device = str(options.get("device") or "auto")
+    if "segmentation_step" in raw:
+        step = float(raw["segmentation_step"])
+        settings.append(f"pipeline._segmentation.step = {step} * pipeline._segmentation.duration")
     return "\n".join(
         [
             "import os",
@@ -112,9 +132,14 @@ def load(task: Task) -> PyannoteSession:
         ) from error
     if pipeline is None:
         raise Unusable("pyannote.audio cannot load the pipeline", "check it: kuulo models verify")
-    for key in ("embedding_batch_size", "segmentation_batch_size"):
+    for key in BATCHES:
         if key in task.raw:
             setattr(pipeline, key, int(task.raw[key]))
+    if "segmentation_step" in task.raw:
+        step = float(task.raw["segmentation_step"])
+        if not 0 < step <= 1:
+            raise Unusable(f"segmentation_step is a part of a window, more than 0 and at most 1: {step:g}", "say 0.1")
+        pipeline._segmentation.step = step * pipeline._segmentation.duration
     pipeline.to(torch.device(device))
     least, most = task.options.get("speakers") or (1, 99)
     exclusive = bool(task.raw.get("exclusive"))
@@ -166,10 +191,9 @@ class PyannoteSession(Session):
 
     def diarize(self, samples: Any) -> Diarization:
         """Who speaks when; turns may overlap, unless `exclusive` was given. `samples`: float32 (n,), 16 kHz, n >= 1."""
-        import numpy as np
         import torch
 
-        waveform = torch.from_numpy(np.array(samples, np.float32))[None]
+        waveform = torch.from_numpy(writable(samples))[None]
         sound = {"waveform": waveform, "sample_rate": SAMPLE_RATE, "uri": "recording"}
         length_ms = len(samples) * 1000 // SAMPLE_RATE
         return told(self._output(sound), self._encoder, length_ms, exclusive=self._exclusive)
@@ -177,12 +201,53 @@ class PyannoteSession(Session):
     def _output(self, sound: Mapping[str, Any]) -> Any:
         """What the pipeline says. There may be less speech than makes so many speakers: then as many as it finds."""
         try:
-            return self._pipeline(sound, **self._speakers)
+            return self._pipeline(sound, hook=self._heard, **self._speakers)
         except ValueError as error:
             if "n_clusters" not in str(error):  # scikit-learn's KMeans, in VBxClustering of 4.0
                 raise
             warnings.warn(f"{error} As many speakers as it finds are taken.", stacklevel=2)
-            return self._pipeline(sound)
+            return self._pipeline(sound, hook=self._heard)
+
+    def _heard(self, step: str, made: Any, **_: Any) -> None:
+        """pyannote.audio tells what it has made after each step. Raises TooLong before the voices are looked at."""
+        if step == "segmentation" and made is not None and self._pipeline.klustering in ALL_PAIRS:
+            needed, free = PAIR_BYTES * spoken(made.data) ** 2, machine.memory_bytes()
+            if needed > free:
+                raise TooLong(needed, free)
+
+
+class TooLong(Unusable):
+    """There is not enough memory, in bytes, for a recording."""
+
+    def __init__(self, needed: int, free: int) -> None:
+        super().__init__(
+            f"this recording has too much speech for this machine: to compare all of it with all of it pyannote.audio "
+            f"needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
+            "give it more memory, take --speaker-option segmentation_step=0.2 (a quarter of it), or cut the recording",
+        )
+
+
+def spoken(heard: Any) -> int:
+    """How many pieces of speech are clustered at most: a window's speakers who speak alone in enough of it. `heard`
+    (windows, frames, speakers), 0 or 1, or likelihoods: then it is by 0.5, which is near to it. In few bytes."""
+    pieces = 0
+    for window in heard:
+        speaks = window > 0.5
+        alone = speaks & (speaks.sum(axis=1, keepdims=True) == 1)
+        pieces += int((alone.sum(axis=0) >= SPEAKS * len(window)).sum())
+    return pieces
+
+
+def writable(samples: Any) -> Any:
+    """float32 (n,) that a tensor may be made of, without a copy where that can be: what is mapped for reading is mapped
+    once more, privately, so that writing to it would change neither the file nor end the process."""
+    import numpy as np
+
+    if samples.flags.writeable and samples.dtype == np.float32:
+        return samples
+    if isinstance(samples, np.memmap) and samples.dtype == np.float32 and not isinstance(samples.base, np.ndarray):
+        return np.memmap(str(samples.filename), np.float32, "c", samples.offset, samples.shape)
+    return np.array(samples, np.float32)
 
 
 def told(output: Any, encoder: str, length_ms: int, *, exclusive: bool) -> Diarization:

@@ -12,7 +12,7 @@ import kuulo
 from kuulo.environments.installed import Environment
 from kuulo.runtimes import here
 
-WORKER = ("__init__.py", "speech.py", "transcript.py", "wire.py", "worker.py", "engines")
+WORKER = ("__init__.py", "machine.py", "speech.py", "transcript.py", "wire.py", "worker.py", "engines")
 """The files of the package that a worker may import: the standard library does for them, on Python 3.9."""
 
 CARRIED = "worker"
