@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -285,6 +286,26 @@ def test_what_pyannote_is_given_otherwise(tmp_path: Path) -> None:
     assert np.array_equal(pyannote.writable(offset), own[100:150])
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps memory in another way")
+def test_pyannote_gives_back_what_lies_between_its_voices() -> None:
+    """Blocks on the heap, every sixteenth kept. They are of no file and below what malloc maps."""
+    code = (
+        "from kuulo.engines import pyannote\n"
+        "from test_speaker_engines import private\n"
+        "blocks = [b'x' * 60_000 for _ in range(4_000)]\n"
+        "kept = blocks[::16]\n"
+        "del blocks\n"
+        "before = private()\n"
+        "pyannote.give_back()\n"
+        "print(before - private())\n"
+    )
+    places = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join([str(SOURCES), str(Path(__file__).parent)])}
+    environ = {**here.KEEP_MEMORY, **places}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 150_000_000
+
+
 def test_pieces_of_speech_that_pyannote_compares() -> None:
     heard = np.zeros((5, 10, 3), np.float32)
     heard[1, :2, 0] = heard[1, 5:, 2] = 1  # two, who each speak alone for long enough
@@ -348,7 +369,8 @@ def test_pyannote_tells_two_apart(pipeline: Path) -> None:
     assert all(len(voice) == 16 and np.isfinite(voice).all() for voice in found.voices.values())
     batches = {"exclusive": True, "embedding_batch_size": 2, "segmentation_batch_size": 1}
     apart = real(pipeline, batches).diarize(talk(*TALK)).turns
-    assert all(a.end_ms <= b.start_ms for a, b in itertools.pairwise(apart)) and len(apart) == 4
+    assert all(a.end_ms <= b.start_ms for a, b in itertools.pairwise(apart))
+    assert len([turn for turn in apart if turn.end_ms - turn.start_ms >= 50]) == 4
 
 
 @pytest.mark.parametrize(("speakers", "number"), [([1, 1], 1), ([2, 2], 2), ([2, 5], 2), ([3, 3], 3), ([40, 40], 2)])
@@ -381,7 +403,7 @@ def test_pyannote_counts_what_pyannote_compares(pipeline: Path) -> None:
 def test_pyannote_refuses_before_its_voices(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_MEM_PER_NODE", "1")
     with pytest.raises(Unusable, match="too much speech"):
-        real(pipeline, {"segmentation_step": "0.005"}).diarize(talk(("low", 20), ("high", 20)))
+        real(pipeline, {"segmentation_step": "0.005"}).diarize(talk(("low", 15), ("high", 16)))
     real(pipeline, {"segmentation_step": 0.5}).diarize(talk(("low", 20), ("high", 20)))
     for step in (0, -1, 1.5):
         with pytest.raises(Unusable, match="segmentation_step"):
