@@ -363,7 +363,7 @@ def test_pyannote_tells_two_apart(pipeline: Path) -> None:
     assert check.problems("pyannote", pipeline) == []
     found = real(pipeline).diarize(talk(*TALK))
     assert near(found.turns, [(0, 3_000), (4_000, 8_000), (8_500, 12_500), (10_500, 15_500)]), found.turns
-    low, high, *rest = (turn.speaker for turn in found.turns)
+    low, high, *rest = (turn.speaker for turn in found.turns if turn.end_ms - turn.start_ms >= 50)
     assert low != high and rest == [low, high]
     assert set(found.voices) == {low, high} and found.encoder.startswith("pyannote:")
     assert all(len(voice) == 16 and np.isfinite(voice).all() for voice in found.voices.values())
