@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from typing import Any, NoReturn
@@ -10,6 +9,7 @@ from typing import Any, NoReturn
 import click
 
 import kuulo
+from kuulo.cli.lazy import Commands
 from kuulo.errors import EXIT_INTERRUPTED, EXIT_USAGE, KuuloError
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -50,25 +50,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Name -> where the command is, and its line in the help."""
 
 
-class _Commands(click.Group):
-    """Commands from the table above."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        where, _, name = COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(where), name)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
-
-
-@click.command(cls=_Commands, name="kuulo", context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Commands, table=COMMANDS, name="kuulo", context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(kuulo.__version__, message="kuulo %(version)s")
 def cli() -> None:
     """Transcripts of recordings, on this machine, offline.

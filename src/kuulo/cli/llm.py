@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-
 import click
+
+from kuulo.cli.lazy import Commands
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "batch": ("kuulo.cli.llm_batch:batch", "Many prompts: OpenAI's batch format in and out, resumed when stopped."),
@@ -20,25 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Name -> where the sub-command is, and its line in the help."""
 
 
-class _Commands(click.Group):
-    """Sub-commands from the table above."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        where, _, name = COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(where), name)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
-
-
-@click.command(cls=_Commands, name="llm")
+@click.command(cls=Commands, table=COMMANDS, name="llm")
 def llm() -> None:
     """Language models: their servers, and work in large numbers.
 
