@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from kuulo import access, miniature, site, site_check, site_init
 from kuulo.deploy import commands, making, module, proving, tree, versions
 from kuulo.deploy.base import Deployment
 from kuulo.deploy.tree import Difference, Entry
+from kuulo.environments.installed import Environment
 from kuulo.errors import CannotRun, UsageError
 from kuulo.models.manifest import ModelFile, ModelRef
 
@@ -454,6 +456,28 @@ def test_a_model_variable_is_a_name_and_breaks_no_shell() -> None:
         "model_path",
         "model_7b",
     ]
+
+
+def test_wrappers_of_containers_are_told_the_image_and_its_flags(tmp_path: Path) -> None:
+    """As in `singularity_wrapper run FILE --model_directory $medium`: the flags end up unquoted in a shell."""
+    stores = ["/appl/models", "/appl/has a space", "/appl/$(touch owned)"]
+    text = f"stores = {json.dumps(stores)}\n[defaults]\nengine = 'whisper-cpp'\n"
+    made = dataclasses.replace(
+        deployed(tmp_path, text),
+        environments={
+            "faster-whisper": Environment("faster-whisper", Path("/i/fw"), "cuda", "", "", image="image.sif"),
+            "pocketsphinx": Environment("pocketsphinx", Path("/i/ps"), "any", "", ""),
+            "whisper-cpp": Environment("whisper-cpp", Path("/i/cpp"), "any", "", "", image="image.squashfs"),
+        },
+    )
+    told = module.containers(made)
+    assert told["SING_IMAGE"] == told["CONTAINER_IMAGE"] == "/i/cpp/image.squashfs"
+    assert told["SING_FLAGS"] == told["CONTAINER_FLAGS"] == "--bind /appl/models:/appl/models:ro"
+    forced = dataclasses.replace(made.site, forced={"engine": "faster-whisper"})
+    told = module.containers(dataclasses.replace(made, site=forced))
+    assert told["SING_IMAGE"] == "/i/fw/image.sif"
+    assert told["SING_FLAGS"] == "--nv --bind /appl/models:/appl/models:ro"
+    assert module.containers(dataclasses.replace(made, environments={})) == {}
 
 
 # Trees and versions.

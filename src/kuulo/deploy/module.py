@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from kuulo.deploy.base import Deployment, File, Files
 from kuulo.deploy.commands import COMPLETER
+from kuulo.environments import recipe
 from kuulo.models.manifest import ModelRef
 
 LMOD, TCL = "lmod", "tcl"
@@ -188,14 +189,17 @@ def variable(name: str) -> str:
 def containers(deployment: Deployment) -> dict[str, str]:
     """What a site's wrapper reads (`singularity_wrapper run ...`): the image of the engine that is taken when none is
     named, and the flags that it needs."""
-    images = {name: e.image_path for name, e in deployment.environments.items() if e.image_path}
+    images = {name: e for name, e in deployment.environments.items() if e.image_path}
     if not images:
         return {}
     wanted = deployment.site.forced.get("engine") or deployment.site.defaults.get("engine")
     order = [wanted, *(spec.name for spec in deployment.engines), *images]
-    image = str(next(images[name] for name in order if name in images))
+    chosen = next(images[name] for name in order if name in images)
+    image = str(chosen.image_path)
     stores = [str(folder) for folder in deployment.site.centre.stores]
-    flags = " ".join(f"--bind {folder}:{folder}:ro" for folder in stores if not re.search(r"[\s:,\\'\"$`]", folder))
+    binds = [f"--bind {folder}:{folder}:ro" for folder in stores if not re.search(r"[\s:,\\'\"$`]", folder)]
+    # On a node without a GPU it warns and goes on.
+    flags = " ".join([*(["--nv"] if chosen.variant == recipe.CUDA else []), *binds])
     return {"CONTAINER_IMAGE": image, "SING_IMAGE": image, "CONTAINER_FLAGS": flags, "SING_FLAGS": flags}
 
 
