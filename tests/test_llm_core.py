@@ -384,7 +384,8 @@ def test_a_server_that_dies_gives_an_error_and_no_hang(tmp_path: Path) -> None:
             for delta in client.stream(HELLO):
                 heard.append(delta.text)
         assert "".join(heard) == "Answer: Hyvää"
-        with pytest.raises(ServerGone, match="nothing answers"):
+        # Its socket may be open for a moment longer than it.
+        with pytest.raises(ServerGone, match=r"nothing answers|ended in the middle"):
             client.chat(HELLO)
     with llm_standin.running(tmp_path / "b", dies_after=0) as endpoint, Client(endpoint) as client:  # noqa: SIM117
         with pytest.raises(ServerGone):

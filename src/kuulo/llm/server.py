@@ -193,7 +193,7 @@ class Server:
         """A path for a socket that is short enough."""
         place = self.scratch / "llm.sock"
         if len(os.fsencode(place)) > LONGEST_SOCKET:
-            self._elsewhere = self._elsewhere or Path(tempfile.mkdtemp(prefix="kuulo-"))
+            self._elsewhere = self._elsewhere or _short_folder()
             place = self._elsewhere / "llm.sock"
         place.unlink(missing_ok=True)
         return place
@@ -262,6 +262,13 @@ class Server:
         if self._elsewhere is not None:
             shutil.rmtree(self._elsewhere, ignore_errors=True)
             self._elsewhere = None
+
+
+def _short_folder() -> Path:
+    """A new folder of ours for a socket, where the path is short: the temporary folder may lie in scratch too."""
+    room = LONGEST_SOCKET - len("/kuulo-12345678/llm.sock")
+    base = next((b for b in (tempfile.gettempdir(), "/tmp", "/var/tmp") if len(os.fsencode(b)) <= room), None)  # noqa: S108
+    return Path(tempfile.mkdtemp(prefix="kuulo-", dir=base))
 
 
 def version(plan: ChatPlan) -> str:
