@@ -381,8 +381,6 @@ def test_on_slurm_what_waits_too_long_is_cancelled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     home = Home(user_cluster, imagined, nvml_library)
-    for name, value in home.environ.items():
-        user_cluster.environ.setdefault(name, value)
     user_cluster.use(monkeypatch)
     for name, value in home.environ.items():
         monkeypatch.setenv(name, value)
