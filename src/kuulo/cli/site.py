@@ -12,6 +12,7 @@ from kuulo.errors import EXIT_USAGE
 
 if TYPE_CHECKING:
     from kuulo.site_check import Finding
+    from kuulo.site_init import Question
 
 _file = click.argument("file", required=False, type=click.Path(path_type=Path))
 
@@ -73,10 +74,7 @@ def init(file: Path | None, base: Path, yes: bool, overwrite: bool) -> None:
     click.echo(f"{'KUULO_SITE=' + str(path) + ' ' if path != _default() else ''}kuulo site check", err=True)
 
 
-def _ask(question: object) -> str:
-    from kuulo.site_init import Question
-
-    assert isinstance(question, Question)
+def _ask(question: Question) -> str:
     answer: str = click.prompt(question.ask, default=question.proposal, show_default=bool(question.proposal), err=True)
     return answer.strip()
 

@@ -7,10 +7,12 @@ versions as they are.
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import sys
 import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
 
 import kuulo
@@ -26,7 +28,9 @@ def tree(folder: Path) -> dict[str, Entry]:
     return {**_package(), **_python(folder), **_programs()}
 
 
-def _package() -> dict[str, Entry]:
+@functools.cache
+def _package() -> Mapping[str, Entry]:
+    """Kuulo's own files, wherever the version lies: read once, also where two versions are compared."""
     source = Path(kuulo.__file__).parent
     found = {}
     for root, folders, files in os.walk(source):
