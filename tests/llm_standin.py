@@ -174,7 +174,7 @@ class Requests(http.server.BaseHTTPRequestHandler):
             return
         time.sleep(self.given.slow)
         if self.given.dies_after is not None:
-            os._exit(ENDED)
+            self.die()
         choice = {"index": 0, "message": {"role": "assistant", "content": "".join(pieces)}, "finish_reason": finish}
         self.say(200, {**about, "object": "chat.completion", "choices": [choice], "usage": usage})
 
@@ -191,7 +191,7 @@ class Requests(http.server.BaseHTTPRequestHandler):
         send([{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}])
         for number, piece in enumerate(pieces):
             if self.given.dies_after == number:
-                os._exit(ENDED)
+                self.die()
             time.sleep(self.given.slow)
             send([{"index": 0, "delta": {"content": piece}, "finish_reason": None}])
         send([{"index": 0, "delta": {}, "finish_reason": finish}])
@@ -199,6 +199,11 @@ class Requests(http.server.BaseHTTPRequestHandler):
             send([], usage=usage)
         self.chunk("data: [DONE]\n\n")
         self.wfile.write(b"0\r\n\r\n")
+
+    def die(self) -> None:
+        """At once, but nobody is accepted any more by then: the kernel may close what is open in any order."""
+        self.server.socket.shutdown(socket.SHUT_RDWR)
+        os._exit(ENDED)
 
     def chunk(self, text: str) -> None:
         data = text.encode()
