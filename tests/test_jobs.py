@@ -18,7 +18,7 @@ import jobs_made
 import recordings
 from kuulo import audio, report
 from kuulo.errors import CannotRun, InputFailed, UsageError
-from kuulo.jobs import account, amounts, claims, finish, plan_file, queues, settings, survey, task
+from kuulo.jobs import account, amounts, claims, finish, life, plan_file, queues, settings, survey, task
 from kuulo.jobs.batch import WHOLE, Batch, Item, Pace, Piece, Refused
 from kuulo.jobs.folder import Folder, Jobs, Round, TaskLog, tasks_of
 from kuulo.schedulers.base import (
@@ -121,7 +121,7 @@ def test_a_task_that_is_started_again_does_what_is_left(tmp_path: Path, silence:
     job, batch = one_task(tmp_path, silence, other)
     log = TaskLog(job.path, 0)
     log.say("starts", round=1, host="n1", id="7_0")
-    log.say("begins", piece=0, done_ms=0)
+    log.say("begins", piece=0, done=0)
     log.say("ends", piece=0, state="done", source="x")
     log.close()
     assert jobs_made.do(job, batch) == [0]
@@ -134,12 +134,12 @@ def test_what_kills_its_task_twice_is_set_aside_and_the_rest_is_done(tmp_path: P
     log = TaskLog(job.path, 0)
     for _ in range(2):
         log.say("starts", round=1, host="n1", id="7_0")
-        log.say("begins", piece=0, done_ms=30_000)
+        log.say("begins", piece=0, done=30_000)
     log.close()
     assert jobs_made.do(job, batch) == [1]
     (state,) = tasks_of(job, [2])
     assert [piece.state for piece in state.pieces] == ["failed", "done"]
-    assert state.pieces[0].fields["why"] == task.KILLED_TWICE
+    assert state.pieces[0].fields["why"] == life.KILLED_TWICE
     assert jobs_made.do(job, batch, round_=2) == [0], "somebody asked for another try"
 
 
@@ -148,8 +148,8 @@ def test_one_that_came_further_each_time_is_not_set_aside(tmp_path: Path, silenc
     log = TaskLog(job.path, 0)
     for done_ms in (0, 30_000, 60_000):
         log.say("starts", round=1, host="n1", id="7_0")
-        log.say("begins", piece=0, done_ms=done_ms)
-        log.say("progress", piece=0, done_ms=done_ms + 15_000)
+        log.say("begins", piece=0, done=done_ms)
+        log.say("progress", piece=0, done=done_ms + 15_000)
     log.close()
     assert jobs_made.do(job, batch) == [0]
 
@@ -328,7 +328,7 @@ def test_what_was_killed_goes_on_by_itself(
     small: Batch, task_state: Any, scheduler: State | None, again: bool, more_memory: bool
 ) -> None:
     known = {0: scheduler} if scheduler else {}
-    found = account.again(small, [task_state], known, [ROUND])
+    found = account.again([task_state], known, [ROUND])
     assert (found is not None) == again
     assert not found or (found.tasks, found.more_memory) == ((0,), more_memory)
 
@@ -336,13 +336,13 @@ def test_what_was_killed_goes_on_by_itself(
 def test_memory_is_raised_once_and_rounds_have_an_end(small: Batch) -> None:
     raised = Round(2, (0,), Resources(10, 2000, 1), asked_by="finish")
     lacking = states(state="failed", fields=MEMORY)
-    assert account.again(small, [lacking], {}, [ROUND, raised]) is None
+    assert account.again([lacking], {}, [ROUND, raised]) is None
     killed = states(state="left")
-    assert account.again(small, [killed], {}, [ROUND, raised]) is not None
+    assert account.again([killed], {}, [ROUND, raised]) is not None
     third = Round(3, (0,), Resources(10, 2000, 1), asked_by="finish")
-    assert account.again(small, [killed], {}, [ROUND, raised, third]) is None
+    assert account.again([killed], {}, [ROUND, raised, third]) is None
     asked = Round(4, (0,), Resources(10, 2000, 1), asked_by="retry")
-    assert account.again(small, [killed], {}, [ROUND, raised, third, asked]) is not None
+    assert account.again([killed], {}, [ROUND, raised, third, asked]) is not None
 
 
 @pytest.mark.parametrize(

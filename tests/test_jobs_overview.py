@@ -98,12 +98,12 @@ def test_where_pieces_stood_is_read_from_what_the_task_said(tmp_path: Path, batc
     log = TaskLog(job.path, 1)
     start = {"host": "n1", "id": ""}
     log.say("starts", round=1, **start)
-    log.say("begins", piece=0, done_ms=0)
+    log.say("begins", piece=0, done=0)
     log.say("starts", round=2, **start)
-    log.say("begins", piece=0, done_ms=70_000)
-    log.say("progress", piece=0, done_ms=80_000)
+    log.say("begins", piece=0, done=70_000)
+    log.say("progress", piece=0, done=80_000)
     log.say("starts", round=2, **start)  # it was queued again
-    log.say("begins", piece=0, done_ms=80_000)
+    log.say("begins", piece=0, done=80_000)
     log.close()
     begun = overview._begun(job.events(1))
     assert begun.pieces == {0: 70_000}
@@ -178,7 +178,7 @@ def test_a_folder_half_of_which_is_gone(tmp_path: Path, batch: Batch) -> None:
         ("round-1.json", "{}"),
         ("report.json", "{}"),
         ("report.json", '{"counts": 3}'),
-        ("tasks/0.jsonl", '{"type": "begins", "at": 1, "piece": 7, "done_ms": 0}'),
+        ("tasks/0.jsonl", '{"type": "begins", "at": 1, "piece": 7, "done": 0}'),
         ("tasks/0.jsonl", '"starts"'),
     ],
 )

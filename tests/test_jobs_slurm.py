@@ -146,7 +146,7 @@ def test_told_that_time_is_over_it_goes_on_inside_the_recording(home: Home) -> N
     assert report["counts"]["done"] == 1, logs(job)
     lives = events(job, 0, "starts")
     assert [life["restart"] for life in lives] == [0, 1], "in the same job, by requeue"
-    assert events(job, 0, "begins")[1]["done_ms"] > 60_000
+    assert events(job, 0, "begins")[1]["done"] > 60_000
     assert len(job.rounds()) == 1
     disturbed = home.segments("long")
     (home.output / "long.json").unlink()
@@ -165,7 +165,7 @@ def test_killed_it_goes_on_in_the_next_round(home: Home) -> None:
     assert report["counts"]["done"] == 2, logs(job)
     second = job.rounds()[1]
     assert (second.tasks, second.asked_by, second.why) == ((0,), "finish", "1 task was killed")
-    assert events(job, 0, "begins")[1]["done_ms"] >= first[0]["done_ms"]
+    assert events(job, 0, "begins")[1]["done"] >= first[0]["done"]
     assert len(home.segments("long")) == len(home.segments("other")) == 30
     mails = [home.slurm("scontrol", "-o", "show", "job", round_.finish) for round_ in job.rounds()]
     assert "MailType" not in mails[0], "of two rounds, one mail"
@@ -183,7 +183,7 @@ def test_cancelled_and_retried(home: Home) -> None:
     assert retried.returncode == 0, retried.stderr
     assert home.kuulo("jobs", "wait", job.name, "-q").returncode == 0
     assert job.rounds()[1].resources.memory_mb == 400
-    assert events(job, 0, "begins")[1]["done_ms"] > 60_000
+    assert events(job, 0, "begins")[1]["done"] > 60_000
     assert len(home.segments("long")) == 50
 
 
@@ -219,7 +219,7 @@ def test_a_node_that_fails_takes_nothing_with_it(home: Home) -> None:
     assert report["counts"]["done"] == 1, logs(job)
     lives = events(job, 0, "starts")
     assert len(lives) == 2 and lives[1]["node"] != node
-    assert events(job, 0, "begins")[1]["done_ms"] > 60_000
+    assert events(job, 0, "begins")[1]["done"] > 60_000
     assert len(home.segments("long")) == 50
 
 

@@ -1,8 +1,9 @@
 """How fast an engine with a model is: what was measured, here or by the site, else careful published figures.
 
-An observation is of a whole task with all its workers: seconds of sound in a second, without loading. `kuulo calibrate`
-makes them, and finished jobs do. They lie in the user's table, `speeds.json` in the state folder, and in the site's,
-which the settings name. An estimate says what it is made from.
+An observation is of a whole task with all its workers: seconds of sound in a second, without loading (of a language
+model: tokens, as llm/pace.py counts them). `kuulo calibrate` makes them, and finished jobs do. They lie in the user's
+table, `speeds.json` in the state folder, and in the site's, which the settings name. An estimate says what it is made
+from.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Work:
 
 @dataclass(frozen=True)
 class Observation:
-    """What a task took. `place`: the partition or the machine; `node`: its processor or GPU. `at`: when, ISO 8601."""
+    """What a task took; `audio_s`: how much it did, seconds of sound or tokens. `place`: the partition or the machine;
+    `node`: its processor or GPU. `at`: when, ISO 8601."""
 
     work: Work
     speed: float
@@ -96,13 +98,17 @@ def write(path: Path, table: Table) -> None:
 
 
 def estimate(work: Work, tables: Sequence[Table], place: str, model_bytes: int) -> Pace:
-    """How fast it will be, carefully: the lower quartile of the speeds that were measured in that place, else
-    elsewhere, else what is published."""
+    """How fast it will be, carefully: as it was measured, else what is published."""
+    return measured(work, tables, place) or published(work, model_bytes)
+
+
+def measured(work: Work, tables: Sequence[Table], place: str) -> Pace | None:
+    """The lower quartile of the speeds that were measured in that place, else elsewhere; None where nobody did."""
     same = [one for table in tables for one in table.observations if _is_alike(one.work, work)]
     near = [one for one in same if one.place == place]
     if found := near or same:
         return _measured(found, work, "there" if near else f"on {found[-1].place or 'another machine'}")
-    return published(work, model_bytes)
+    return None
 
 
 def without(both: Pace, turns: Pace) -> Pace:

@@ -71,17 +71,22 @@ def show(job: str, as_json: bool) -> int:
     if one.ends_by:
         click.echo(f"  its time limit is over at {_when(one.ends_by)}")
     if one.left_s is not None:
-        click.echo(f"  about {amounts.duration(one.left_s)} are left, at {one.speed:.3g} times real time")
+        unit = "prompts a second" if one.kind == "prompts" else "times real time"
+        click.echo(f"  about {amounts.duration(one.left_s)} are left, at {one.speed:.3g} {unit}")
     for note in one.notes:
         click.echo(f"  {note}")
     click.echo(f"  results: {one.output}")
     click.echo(f"  folder:  {one.folder}\n")
-    _table([("state", "sound", "heard", "recording")] + [_file_row(file) for file in one.files])
+    if one.kind == "prompts":
+        counts = ", ".join(f"{number} {state}" for state, number in one.counts.items())
+        click.echo(f"{one.number} prompts: {counts}")
+    else:
+        _table([("state", "sound", "heard", "recording")] + [_file_row(file) for file in one.files])
     for file in one.files:
         if file.why:
             click.echo(f"\n{file.source}: {file.why}" + (f"\n  what to do: {file.do}" if file.do else ""))
     click.echo()
-    rows = [("task", "state", "node", "pieces", "done", "")]
+    rows = [("task", "state", "node", "prompts" if one.kind == "prompts" else "pieces", "done", "")]
     _table(rows + [(str(t.number), t.state, t.node, str(t.pieces), str(t.done), t.reason) for t in one.tasks])
     return 0
 
@@ -119,8 +124,11 @@ def _tasks_with(job: Folder, recording: str) -> set[int]:
     from kuulo import naming
     from kuulo.errors import UsageError
     from kuulo.jobs import plan_file
+    from kuulo.jobs.batch import Batch
 
     batch = plan_file.read(job.path)
+    if not isinstance(batch, Batch):
+        raise UsageError(f"job {job.name} has no recordings", do=f"kuulo jobs logs {job.name}")
     items = {
         number
         for number, item in enumerate(batch.items)
@@ -217,7 +225,7 @@ def cancel(names: tuple[str, ...], as_json: bool) -> int:
             # What comes after first: it would take the end of the tasks for its beginning.
             ids = [id_ for round_ in folder.rounds() for id_ in reversed(round_.ids)]
             _scheduler(folder).cancel(ids)
-            done = f": {one.count('done', 'skipped')} of {len(one.files)} are done" if one.files else ""
+            done = f": {one.count('done', 'skipped')} of {one.number} are done" if one.number else ""
             told = f"was cancelled{done}"
         said.append({"job": folder.name, "cancelled": not over, "state": one.state if over else "cancelled"})
         if not as_json:
@@ -321,15 +329,16 @@ def _row(one: Overview) -> tuple[str, ...]:
         one.count("in work", "being joined"),
         one.count("left"),
     ]
-    sound = amounts.duration(one.audio_ms / 1000)
+    sound = amounts.duration(one.audio_ms / 1000) if one.kind == "recordings" else ""
+    what = str(one.number) if one.kind == "recordings" else f"{one.number} {one.kind}"
     submitted = one.submitted[:16].replace("T", " ")
-    return (one.name, submitted, one.state, str(len(one.files)), *map(str, numbers), sound, one.reason)
+    return (one.name, submitted, one.state, what, *map(str, numbers), sound, one.reason)
 
 
 def _progress(one: Overview) -> str:
     done, failed = one.count("done", "skipped"), one.count("failed")
     heard = f"{100 * one.done_ms // one.audio_ms}% heard" if one.audio_ms else ""
-    parts = [f"{done} of {len(one.files)} done", *([f"{failed} failed"] if failed else []), *([heard] if heard else [])]
+    parts = [f"{done} of {one.number} done", *([f"{failed} failed"] if failed else []), *([heard] if heard else [])]
     return f"job {one.name}: {one.state}{_because(one)}; {', '.join(parts)}"
 
 

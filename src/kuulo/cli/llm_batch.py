@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import time
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kuulo.cli import flags
+from kuulo.cli import flags, job_flags
 from kuulo.llm import options
 from kuulo.llm.batch import AT_ONCE
 
@@ -38,6 +37,9 @@ SAY_EVERY_S = 60.0
 @click.option("--retry", is_flag=True, help="Of a batch that is done: ask again what failed.")
 @click.option("--overwrite", is_flag=True, help="Ask all again, and write over OUT.")
 @flags.common(*options.GROUPS, table=options.OPTIONS)
+@click.option("--on", "place", type=click.Choice(["here", "slurm", "local"]), default="here",
+              help="Where: here; in Slurm's jobs; in the queue of this machine.")  # fmt: skip
+@job_flags.flags
 @click.option("--dry-run", is_flag=True, help="Show what would be asked of which model, and ask nothing.")
 @click.option("--quiet", "-q", is_flag=True, help="Show errors alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report for machines.")
@@ -51,6 +53,7 @@ def batch(
     any_model: bool,
     retry: bool,
     overwrite: bool,
+    place: str,
     dry_run: bool,
     quiet: bool,
     as_json: bool,
@@ -64,12 +67,13 @@ def batch(
     \b
     kuulo llm batch prompts.jsonl -o answers.jsonl -m qwen3-4b
     kuulo llm batch interviews/ -t summary -o summaries.jsonl
+    kuulo llm batch prompts.jsonl -o answers.jsonl --on slurm
     """
     from kuulo.cli.ask import typed
     from kuulo.cli.transcribe import stop_when_told
     from kuulo.errors import UsageError
     from kuulo.llm import batch as batches
-    from kuulo.llm import session, templates
+    from kuulo.llm import plan, session, templates
 
     if overwrite and retry:
         raise UsageError("--overwrite asks all again, --retry what failed", do="give one of them")
@@ -77,9 +81,24 @@ def batch(
     requests, notes = _requests(source, made, dict(params))
     given = typed(arguments, (), made)
     target = output or source.with_name(f"{source.name.removesuffix('.jsonl')}.answers.jsonl")
+    if place != "here":
+        if part or retry:
+            raise UsageError(
+                "--part and --retry are for runs of this shell", do="a job has its own tasks, and kuulo jobs retry"
+            )
+        from kuulo.cli import llm_batch_job
+        from kuulo.jobs.prompts_planning import Wanted
+
+        wanted = Wanted(
+            source, target, requests, given, made, template, dict(params), concurrency, any_model, overwrite
+        )
+        asked = {**{name: arguments[name] for name in job_flags.NAMES}, "scheduler": place}
+        return llm_batch_job.submit(wanted, asked, notes, dry_run=dry_run, quiet=quiet, as_json=as_json)
+    if stray := job_flags.typed(arguments):
+        raise UsageError(f"{stray[0]} is for a job", do="--on slurm makes one")
     if part:
         requests, target = batches.part(requests, target, part)
-    resolved = _plan(given, concurrency)
+    resolved = plan.make_for(given, concurrency, AT_ONCE)
     at_once = concurrency or (int(resolved.options["parallel"]) if resolved.starts_server else AT_ONCE)
     for note in () if quiet else notes:
         click.echo(note, err=True)
@@ -116,28 +135,6 @@ def _requests(source: Path, template: Template | None, params: dict[str, str]) -
     return found, [f"left out, neither transcripts nor texts: {shown}"] if left else []
 
 
-def _plan(given: dict[str, Any], concurrency: int | None) -> ChatPlan:
-    """The plan. Where a server is started and nobody said with how many slots, it has as many as memory allows, up to
-    AT_ONCE. Raises as `plan.make`."""
-    from kuulo.errors import CannotRun
-    from kuulo.llm import plan
-
-    resolved = plan.make(given)
-    if not resolved.starts_server or "parallel" in resolved.given or "parallel" not in resolved.spec.options:
-        return resolved
-    if concurrency:
-        return plan.make({**given, "parallel": concurrency})
-    slots = AT_ONCE
-    while slots > 1:
-        try:
-            return plan.make({**given, "parallel": slots})
-        except CannotRun as error:
-            if type(error) is not CannotRun:
-                raise
-            slots //= 2
-    return resolved
-
-
 def _dry_run(requests: Sequence[Request], resolved: ChatPlan, target: Path, at_once: int) -> int:
     from kuulo import naming
 
@@ -164,18 +161,18 @@ class _Run:
         self._requests, self._talk, self._target = requests, talk, target
         self._identity = talk.identity
         self._at_once, self._template, self._quiet = at_once, template, quiet
-        self._report_path = target.with_name(f"{target.name.removesuffix('.jsonl')}.report.json")
         self._said = time.monotonic()
 
     def go(self, *, any_model: bool, retry: bool, overwrite: bool) -> dict[str, Any]:
         """Raises KuuloError."""
+        from kuulo.jobs import claims
         from kuulo.llm import batch as batches
 
         model = self._talk.client.endpoint.model
-        requests = batches.settled(self._requests, self._defaults(), model, any_model)
+        requests = batches.settled(self._requests, batches.defaults(self._talk), model, any_model)
         key = batches.whole_key(requests, self._identity)
-        before = self._before()
-        is_same = before.get("key") == key and self._is_whole(before)
+        before = batches.report_of(self._target)
+        is_same = before.get("key") == key and batches.is_whole(self._target, before)
         if is_same and not retry and not overwrite:
             self._say(f"all is done already: {self._target}")
             if _exit_code(before):
@@ -183,13 +180,14 @@ class _Run:
             return before
         if self._target.exists() and not is_same and not overwrite:
             raise batches.in_the_way(self._target)
+        claims.check_free(self._target.parent, self._target.name)
         journal = batches.Journal(self._target.with_name(self._target.name + ".partial"))
-        kept = {} if overwrite else journal.read()
+        kept = {} if overwrite else batches.kept(self._target)
         if is_same and retry:
             kept |= self._answered(requests)
         try:
             if overwrite:
-                journal.path.unlink(missing_ok=True)
+                batches.forget(self._target)
             journal.open()
         except OSError as error:
             raise batches.unwritable(journal.path, error) from error
@@ -213,35 +211,17 @@ class _Run:
             ledger = batches.Ledger.of(asked.requests, lines, asked.was_kept)
             content = batches.encoded(lines)
             atomic.write_bytes(self._target, content)
-            report = self._report(ledger, key, content, time.monotonic() - began)
-            atomic.write_json(self._report_path, report)
+            report = batches.report(
+                ledger, self._target, content, key=key, elapsed_s=time.monotonic() - began, concurrency=self._at_once,
+                note=self._talk.note(), template=self._template,
+            )  # fmt: skip
+            atomic.write_json(batches.report_path(self._target), report)
             journal.close()
-            journal.path.unlink(missing_ok=True)
+            batches.forget(self._target)
         except OSError as error:
             raise batches.unwritable(self._target, error) from error
         self._closing(ledger, report)
         return report
-
-    def _defaults(self) -> dict[str, Any]:
-        """What is sent where a request does not say it itself."""
-        from kuulo.llm.client import body
-
-        asked = body(self._talk.client.endpoint, [], {**self._talk.values, "system": None})
-        return {name: value for name, value in asked.items() if name not in ("model", "messages")}
-
-    def _before(self) -> dict[str, Any]:
-        """The report of the batch that wrote OUT; empty when there is none."""
-        try:
-            said = json.loads(self._report_path.read_bytes())
-        except (OSError, ValueError):
-            return {}
-        return said if isinstance(said, dict) and isinstance(said.get("counts"), dict) else {}
-
-    def _is_whole(self, report: Mapping[str, Any]) -> bool:
-        try:
-            return bool(hashlib.sha256(self._target.read_bytes()).hexdigest() == report["output"]["sha256"])
-        except (OSError, KeyError, TypeError):
-            return False
 
     def _answered(self, requests: Sequence[Request]) -> dict[str, Any]:
         """The answers in OUT, which is of these requests, by the digest of what was asked."""
@@ -258,26 +238,6 @@ class _Run:
             click.echo(
                 f"\r{done} of {of}" if sys.stderr.isatty() else f"{done} of {of}", err=True, nl=not sys.stderr.isatty()
             )
-
-    def _report(self, ledger: Ledger, key: str, content: bytes, seconds: float) -> dict[str, Any]:
-        from kuulo import naming
-
-        counts = {k: v for k, v in vars(ledger).items() if k not in ("bad_lines", "prompt_tokens", "completion_tokens")}
-        template = self._template
-        return {
-            "schema": 1,
-            "key": key,
-            "output": {"name": naming.shown(self._target.name), "sha256": hashlib.sha256(content).hexdigest()},
-            "counts": counts,
-            "usage": {"prompt_tokens": ledger.prompt_tokens, "completion_tokens": ledger.completion_tokens},
-            "elapsed_ms": round(seconds * 1000),
-            "concurrency": self._at_once,
-            "bad_lines": ledger.bad_lines,
-            "provenance": {
-                **self._talk.note(),
-                **({"template": {"name": template.name, "sha256": template.digest}} if template else {}),
-            },
-        }
 
     def _closing(self, ledger: Ledger, report: Mapping[str, Any]) -> None:
         seconds = report["elapsed_ms"] / 1000

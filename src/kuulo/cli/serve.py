@@ -159,20 +159,9 @@ def _servers() -> Servers:
 
 def chat_plan(model: str | None, asked: Mapping[str, Any], elsewhere: Machine | None = None) -> ChatPlan:
     """How the language model is served, on this machine or on what another one is. Raises KuuloError."""
-    import dataclasses
-    import os
+    from kuulo.llm import plan
 
-    from kuulo import site
-    from kuulo.llm import facts, plan
-
-    typed = {**flags.typed(asked), **({"model": model} if model else {})}
-    if elsewhere is None:
-        return plan.make(typed)
-    files = site.load()
-    settings = options.settle(files, typed, os.environ)
-    known = facts.look(files, settings, os.environ)
-    there = dataclasses.replace(known.facts, machine=elsewhere)
-    return plan.resolve(settings, dataclasses.replace(known, facts=there, gpu_bytes=None))
+    return plan.make({**flags.typed(asked), **({"model": model} if model else {})}, elsewhere=elsewhere)
 
 
 def speech_plan(asked: Mapping[str, Any]) -> Plan:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kuulo.cli import flags
+from kuulo.cli import flags, job_flags
 
 if TYPE_CHECKING:
     from kuulo.audio import Found
@@ -29,17 +29,8 @@ if TYPE_CHECKING:
 @click.option("--overwrite", is_flag=True, help="The same as --existing overwrite.")
 @click.option("--skip", is_flag=True, help="The same as --existing skip.")
 @click.option("--scheduler", metavar="NAME", help="slurm or local. Without it: Slurm where its commands are.")
-@click.option("--partition", metavar="NAME", help="Where to run; without it the site's, else Slurm's default.")
-@click.option("--account", metavar="NAME", help="On whose account.")
-@click.option("--qos", metavar="NAME", help="Quality of service.")
-@click.option("--cpus", type=click.IntRange(1, 1024), metavar="N", help="CPU cores of each task.")
-@click.option("--time", "time_", metavar="TIME", help="Time limit of each task: minutes, HH:MM:SS or D-HH:MM:SS.")
-@click.option("--mem", metavar="SIZE", help="Memory of each task: 8G, 6000M.")
-@click.option("--task-time", metavar="TIME", help="How long a task should be: recordings are shared out so.")
-@click.option("--array-limit", type=click.IntRange(1), metavar="N", help="Tasks that run at the same time, at most.")
+@job_flags.flags
 @click.option("--cut/--no-cut", default=True, help="Cut long recordings at silences, for several tasks.  [default: on]")
-@click.option("--slurm", "raw", multiple=True, metavar="KEY=VALUE", help="An option of sbatch, as it is. Repeatable.")
-@click.option("--mail", metavar="ADDRESS", help="One mail when all is over, with the outcome.")
 @click.option("--dry-run", is_flag=True, help="Show the plan, the script and the command, and submit nothing.")
 @click.option("--test-only", is_flag=True, help="As --dry-run, and ask the scheduler when it would start.")
 @click.option("--quiet", "-q", is_flag=True, help="Show errors alone.")

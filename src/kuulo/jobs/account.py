@@ -91,9 +91,7 @@ class Again:
     more_memory: bool
 
 
-def again(
-    batch: Batch, tasks: Sequence[TaskState], states: Mapping[int, State], rounds: Sequence[Round]
-) -> Again | None:
+def again(tasks: Sequence[TaskState], states: Mapping[int, State], rounds: Sequence[Round]) -> Again | None:
     """Which tasks of the last round are worth another without anybody's asking, None for none."""
     last = rounds[-1]
     asked = max((n for n, r in enumerate(rounds) if r.asked_by != "finish"), default=0)

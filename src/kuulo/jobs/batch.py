@@ -1,10 +1,12 @@
-"""A job: a plan, its recordings, and which task does what. It is written to `plan.json` before anything is queued and
-never changed; what becomes of it is written beside it (folder.py)."""
+"""A job: a plan, its recordings or prompts, and which task does what. It is written to `plan.json` before anything is
+queued and never changed; what becomes of it is written beside it (folder.py)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
+from typing import Any, Protocol
 
 from kuulo.plan import Plan
 from kuulo.schedulers.base import Queue, Resources
@@ -61,10 +63,47 @@ class Refused:
     do: str | None = None
 
 
+class Job(Protocol):
+    """What is the same for every job, whatever its tasks do: how it is queued and counted, and whose results are whose.
+    A task has at least one piece."""
+
+    @property
+    def tasks(self) -> Sequence[Sequence[Any]]: ...
+    @property
+    def resources(self) -> Resources: ...
+    @property
+    def queue(self) -> Queue: ...
+    @property
+    def finish_queue(self) -> Queue: ...
+    @property
+    def scheduler(self) -> str: ...
+    @property
+    def at_once(self) -> int | None: ...
+    @property
+    def mail(self) -> str | None: ...
+    @property
+    def mailer(self) -> str: ...
+    @property
+    def refused(self) -> Sequence[Refused]: ...
+    @property
+    def notes(self) -> Sequence[str]: ...
+    @property
+    def output(self) -> Path:
+        """The folder that results go to."""
+
+    @property
+    def stems(self) -> list[str]:
+        """What the results are called there; no other job may make them at the same time."""
+
+    @property
+    def key(self) -> str:
+        """Digest of how the results are made."""
+
+
 @dataclass(frozen=True)
 class Batch:
-    """All that a job's tasks need to know. `tasks[n]` has the pieces of task n. `finish_queue`: where what comes after
-    them waits, which needs no GPU."""
+    """All that the tasks of a job need to know that hears recordings. `tasks[n]` has the pieces of task n.
+    `finish_queue`: where what comes after them waits, which needs no GPU."""
 
     plan: Plan
     items: tuple[Item, ...]
@@ -80,3 +119,73 @@ class Batch:
     turns_pace: Pace | None = None
     refused: tuple[Refused, ...] = ()
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def output(self) -> Path:
+        return Path(self.plan.options["output"])
+
+    @property
+    def stems(self) -> list[str]:
+        return [str(item.stem) for item in self.items]
+
+    @property
+    def key(self) -> str:
+        return self.plan.key
+
+
+@dataclass(frozen=True)
+class Share:
+    """The piece of a task that asks a language model: the prompts from `begin` to before `end`, counted from 0."""
+
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """All that the tasks of a job need to know that asks a language model.
+
+    `source`: a file of prompts, or a folder that `template` (a name or a path) is asked about with its `variables`;
+    `digest` and `number` are of the prompts in it when the job was submitted, `template_sha256` of the template.
+    `target`: the file of the answers, which may be there if `overwrite`. `asked`: options of the language model, by
+    name, as they were typed; `engine`, `model` and `model_sha256` are what was chosen. `concurrency`: prompts at a time
+    in each task, None for as many as its model has slots. `any_model`: prompts that name another model are asked
+    too."""
+
+    source: Path
+    target: Path
+    digest: str
+    number: int
+    asked: Mapping[str, Any]
+    engine: str
+    model: str | None
+    model_sha256: str | None
+    concurrency: int | None
+    tasks: tuple[tuple[Share, ...], ...]
+    resources: Resources
+    queue: Queue
+    scheduler: str
+    template: str | None = None
+    template_sha256: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+    any_model: bool = False
+    overwrite: bool = False
+    finish_queue: Queue = field(default_factory=Queue)
+    at_once: int | None = None
+    mail: str | None = None
+    mailer: str = "scheduler"
+    pace: Pace | None = None
+    refused: tuple[Refused, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def output(self) -> Path:
+        return self.target.parent
+
+    @property
+    def stems(self) -> list[str]:
+        return [self.target.name]
+
+    @property
+    def key(self) -> str:
+        return self.digest

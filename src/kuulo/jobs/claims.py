@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kuulo import atomic, machine, naming, schedulers
-from kuulo.errors import CannotRun
+from kuulo.errors import CannotRun, UsageError
 from kuulo.jobs.folder import REPORT
 from kuulo.schedulers.base import RUNNING, WAITING
 
@@ -77,6 +77,17 @@ def alive(output: Path) -> list[Claim]:
             with contextlib.suppress(OSError):  # it is somebody else's
                 path.unlink(missing_ok=True)
     return found
+
+
+def check_free(output: Path, stem: str) -> None:
+    """Raises UsageError when a job makes the results of this name, and CannotRun as `alive`."""
+    for claim in alive(output):
+        if stem in claim.stems:
+            raise UsageError(
+                f"the job {claim.name} of {claim.user} makes this at this moment",
+                looked_at=naming.shown(output / stem),
+                do=f"kuulo jobs wait {claim.name}, or kuulo jobs cancel {claim.name}",
+            )
 
 
 def _counts(claim: Claim) -> bool:

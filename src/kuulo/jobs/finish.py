@@ -1,5 +1,6 @@
-"""What comes after a round of tasks, however they ended: joins recordings that were heard in parts, lets what was
-killed go on in another round, or else counts, writes the reports and tells."""
+"""What comes after a round of tasks, however they ended: lets what was killed go on in another round, or else joins
+recordings that were heard in parts, counts, writes the reports and tells. What a language model was asked is put
+together in prompts_finish.py."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from kuulo import atomic, naming, report, schedulers, site, speeds
 from kuulo.errors import EXIT_OK, EXIT_SOME_FAILED, CannotRun, KuuloError
 from kuulo.jobs import account, claims, join, mail, measuring, plan_file, submission
 from kuulo.jobs.account import ItemState
-from kuulo.jobs.batch import Batch
+from kuulo.jobs.batch import Batch, Job
 from kuulo.jobs.folder import REPORT, Folder, Round, TaskState, now, tasks_of
 from kuulo.report import Outcome, Report
 from kuulo.schedulers.base import RUNNING, WAITING, State
@@ -27,7 +28,7 @@ def run(folder: Path, round_: int) -> int:
     batch = plan_file.read(folder)
     rounds = job.rounds()
     if not rounds or rounds[-1].number != round_:
-        _say(f"round {round_} is not the job's last: nothing to do")
+        say(f"round {round_} is not the job's last: nothing to do")
         return EXIT_OK
     if (said := job.report()) is not None:  # its node failed after all was done
         return EXIT_SOME_FAILED if said["counts"][report.FAILED] else EXIT_OK
@@ -37,16 +38,20 @@ def run(folder: Path, round_: int) -> int:
         raise CannotRun(f"{len(busy)} tasks of the job are not over", do=f"kuulo jobs wait {job.name}")
     if _goes_on(job, batch, tasks, states, rounds):
         return EXIT_OK
+    if not isinstance(batch, Batch):
+        from kuulo.jobs import prompts_finish
+
+        return prompts_finish.conclude(job, batch, tasks, states)
     return conclude(job, batch, account.items(batch, tasks, states), tasks)
 
 
-def scheduler_states(batch: Batch, rounds: Sequence[Round]) -> dict[int, State]:
+def scheduler_states(batch: Job, rounds: Sequence[Round]) -> dict[int, State]:
     """What the scheduler says of each task, in its last round; empty when it does not answer, which is said."""
     known: dict[int, State] = {}
     try:
         said = schedulers.of(batch.scheduler).states([r.array for r in rounds if r.array])
     except CannotRun as error:
-        _say(f"{error.what}: going by the job's folder alone")
+        say(f"{error.what}: going by the job's folder alone")
         return {}
     for round_ in rounds:
         known.update({task: said[round_.array, task] for task in round_.tasks if (round_.array, task) in said})
@@ -54,10 +59,10 @@ def scheduler_states(batch: Batch, rounds: Sequence[Round]) -> dict[int, State]:
 
 
 def _goes_on(
-    job: Folder, batch: Batch, tasks: Sequence[TaskState], states: dict[int, State], rounds: Sequence[Round]
+    job: Folder, batch: Job, tasks: Sequence[TaskState], states: dict[int, State], rounds: Sequence[Round]
 ) -> bool:
     """Whether what was killed was submitted once more."""
-    more = account.again(batch, tasks, states, rounds)
+    more = account.again(tasks, states, rounds)
     if more is None:
         return False
     resources = rounds[-1].resources
@@ -66,21 +71,21 @@ def _goes_on(
     try:
         made = submission.again(job, more.tasks, resources, more.why, "finish")
     except (KuuloError, OSError) as error:
-        _say(f"{more.why}, and another round cannot be submitted: {error}")
+        say(f"{more.why}, and another round cannot be submitted: {error}")
         return False
     memory = f" with {resources.memory_mb} MB of memory" if more.more_memory else ""
-    _say(f"{more.why}: going on in round {made.number}{memory}")
+    say(f"{more.why}: going on in round {made.number}{memory}")
     if batch.mail and batch.mailer == "scheduler":
         _quiet(batch, rounds[-1])
     return True
 
 
-def _quiet(batch: Batch, round_: Round) -> None:
+def _quiet(batch: Job, round_: Round) -> None:
     """The scheduler is to send one mail, when all is over, and not one about this."""
     try:
         schedulers.of(batch.scheduler).quiet([round_.finish])
     except CannotRun as error:
-        _say(f"a mail too many may come: {error.what}")
+        say(f"a mail too many may come: {error.what}")
 
 
 def conclude(job: Folder, batch: Batch, items: Sequence[ItemState], tasks: Sequence[TaskState]) -> int:
@@ -89,19 +94,19 @@ def conclude(job: Folder, batch: Batch, items: Sequence[ItemState], tasks: Seque
     outcomes += [Outcome(r.source, report.FAILED, why=r.why, do=r.do) for r in batch.refused]
     whole = _report(job, batch, outcomes, tasks)
     failed = whole.count(report.FAILED)
-    output = Path(batch.plan.options["output"])
+    output = batch.output
     said = {**whole.to_json(), "job": job.name}
-    _write(job.path / REPORT, said)
-    _write(output / REPORT, said)
+    write(job.path / REPORT, said)
+    write(output / REPORT, said)
     for item, outcome in zip(items, outcomes, strict=False):
         if item.is_cut and outcome.state in (report.DONE, report.SKIPPED):
             _forget(batch, item.item)
     claims.withdraw(output, job.name)
-    _remember(batch, tasks)
-    _say(summary(whole))
+    remember(measuring.observations(batch, tasks, now()))
+    say(summary(whole))
     for outcome in outcomes:
         if outcome.state == report.FAILED:
-            _say(f"failed: {outcome.source}: {outcome.why}")
+            say(f"failed: {outcome.source}: {outcome.why}")
     if batch.mail and batch.mailer == "sendmail":
         mail.tell(batch, job, summary(whole), failed)
     return EXIT_SOME_FAILED if failed else EXIT_OK
@@ -142,32 +147,31 @@ def _report(job: Folder, batch: Batch, outcomes: list[Outcome], tasks: Sequence[
     )
 
 
-def _write(path: Path, said: object) -> None:
+def write(path: Path, said: object) -> None:
     try:
         atomic.write_json(path, said)
     except OSError as error:
-        _say(f"{naming.shown(path)} cannot be written: {error.strerror}")
+        say(f"{naming.shown(path)} cannot be written: {error.strerror}")
 
 
 def _forget(batch: Batch, item: int) -> None:
     try:
         join.forget(batch, item)
     except OSError as error:
-        _say(f"what its parts left behind stays: {error.strerror}")
+        say(f"what its parts left behind stays: {error.strerror}")
 
 
-def _remember(batch: Batch, tasks: Sequence[TaskState]) -> None:
+def remember(made: Sequence[speeds.Observation]) -> None:
     """The next job is planned with what this one took."""
-    made = measuring.observations(batch, tasks, now())
     if not made:
         return
     path = site.load().speeds_file()
     try:
         speeds.write(path, speeds.read(path).with_(made))
     except (CannotRun, OSError) as error:
-        _say(f"what was measured is not kept: {error}")
+        say(f"what was measured is not kept: {error}")
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()

@@ -53,11 +53,12 @@ class Round:
 
 @dataclass
 class PieceState:
-    """What is known of a piece of a task. `done_ms` of its audio is heard; `tries`: how often it was begun in a row
-    without a word more than before; `fields`: the outcome as report.Outcome writes it, once it has ended."""
+    """What is known of a piece of a task. `done`: milliseconds of its audio that are heard, or prompts that are
+    answered; `tries`: how often it was begun in a row without anything more than before; `fields`: the outcome as
+    report.Outcome writes it, once it has ended."""
 
     state: str = LEFT
-    done_ms: int = 0
+    done: int = 0
     tries: int = 0
     round: int = 0
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -160,12 +161,12 @@ def _take(task: TaskState, event: Mapping[str, Any]) -> None:
 
 def _take_piece(task: TaskState, piece: PieceState, kind: str, event: Mapping[str, Any]) -> None:
     if kind == "begins":
-        at = event["done_ms"]
-        piece.tries = piece.tries + 1 if at <= piece.done_ms and piece.round == task.round else 1
-        piece.state, piece.done_ms, piece.round = IN_WORK, at, task.round
+        at = event["done"]
+        piece.tries = piece.tries + 1 if at <= piece.done and piece.round == task.round else 1
+        piece.state, piece.done, piece.round = IN_WORK, at, task.round
     elif kind == "progress":
-        if event["done_ms"] > piece.done_ms:
-            piece.done_ms, piece.tries = event["done_ms"], 0
+        if event["done"] > piece.done:
+            piece.done, piece.tries = event["done"], 0
     else:
         piece.state, piece.round, piece.fields = event["state"], task.round, event
 

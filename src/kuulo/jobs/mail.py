@@ -8,7 +8,7 @@ import subprocess
 import sys
 from email.message import EmailMessage
 
-from kuulo.jobs.batch import Batch
+from kuulo.jobs.batch import Job
 from kuulo.jobs.folder import Folder
 
 SENDMAIL = ("/usr/sbin/sendmail", "/usr/lib/sendmail")
@@ -23,7 +23,7 @@ def message(to: str, job: Folder, summary: str, failed: int) -> EmailMessage:
     return made
 
 
-def tell(batch: Batch, job: Folder, summary: str, failed: int) -> None:
+def tell(batch: Job, job: Folder, summary: str, failed: int) -> None:
     """Send the mail about a job."""
     send(message(str(batch.mail), job, summary, failed))
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kuulo import speeds
-from kuulo.jobs.batch import TURNS, Batch
+from kuulo.jobs.batch import TURNS, Batch, Prompts
 from kuulo.jobs.folder import Folder, Round, TaskState
 from kuulo.schedulers.base import Usage
 from kuulo.speeds import Observation, Work
@@ -68,6 +68,7 @@ class Taken:
     asked_s: float = 0.0
     used_bytes: float = 0.0
     asked_bytes: float = 0.0
+    prompts: int = 0
 
     @property
     def time(self) -> float | None:
@@ -89,20 +90,25 @@ def total(several: Sequence[Taken]) -> Taken:
 
 
 def taken(
-    job: Folder, batch: Batch, tasks: Sequence[TaskState], said: Mapping[str, Any] | None, accounts: Sequence[Usage]
+    job: Folder,
+    batch: Batch | Prompts,
+    tasks: Sequence[TaskState],
+    said: Mapping[str, Any] | None,
+    accounts: Sequence[Usage],
 ) -> Taken:
     """What one job took: by the scheduler's accounts where there are some, else by what its tasks say. `said`: its
     report."""
     rounds = job.rounds()
-    files = said["files"] if said else []
-    runs = [one for one in accounts if one.elapsed_s > 0] or _runs(batch, tasks, rounds)
+    files = said.get("files", []) if said else []
+    runs = [one for one in accounts if one.elapsed_s > 0] or _runs(tasks, rounds)
     memory = [one for one in runs if one.memory_bytes and one.memory_asked_bytes]
     timed = [one for one in runs if one.limit_s]
     return Taken(
         jobs=1,
         tasks=len(batch.tasks),
-        recordings=len(batch.items) + len(batch.refused),
-        failed=sum(file["state"] == "failed" for file in files),
+        recordings=len(batch.items) + len(batch.refused) if isinstance(batch, Batch) else 0,
+        prompts=batch.number if isinstance(batch, Prompts) else 0,
+        failed=int(said["counts"]["failed"]) if said else 0,
         audio_h=sum(file.get("audio_ms", 0) for file in files if file["state"] == "done") / 3_600_000,
         cpu_h=sum(one.elapsed_s * (one.cpus or 0) for one in runs) / 3600,
         gpu_h=sum(one.elapsed_s * one.gpus for one in runs) / 3600,
@@ -114,7 +120,7 @@ def taken(
     )
 
 
-def _runs(batch: Batch, tasks: Sequence[TaskState], rounds: Sequence[Round]) -> list[Usage]:
+def _runs(tasks: Sequence[TaskState], rounds: Sequence[Round]) -> list[Usage]:
     """The lives of tasks that ended in good order, as accounts would have them."""
     import datetime
 

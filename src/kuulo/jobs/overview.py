@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,7 +13,7 @@ from kuulo import naming, report, schedulers
 from kuulo.errors import CannotRun, KuuloError
 from kuulo.jobs import account, packing, plan_file
 from kuulo.jobs.account import ItemState
-from kuulo.jobs.batch import TURNS, Batch
+from kuulo.jobs.batch import TURNS, Batch, Job, Prompts
 from kuulo.jobs.folder import IN_WORK, LEFT, Folder, PieceState, Round, TaskState, tasks_of
 from kuulo.schedulers.base import CANCELLED, RUNNING, WAITING, State
 
@@ -57,9 +58,10 @@ class TaskLine:
 
 @dataclass(frozen=True)
 class Overview:
-    """A job. `reason` is a plain sentence, empty when there is nothing to say. Times as POSIX seconds. `speed`: seconds
-    of audio that all its tasks have heard in a second of their last round; `left_s`: how long what is left takes at
-    that speed. Both are None where there is nothing to tell them from."""
+    """A job. `reason` is a plain sentence, empty when there is nothing to say. Times as POSIX seconds. `counts`: how
+    many recordings or prompts (`kind`) are in which state; `files` has the recordings. `speed`: seconds of audio, or
+    prompts, that all its tasks have done in a second of their last round; `left_s`: how long what is left takes at that
+    speed. Both are None where there is nothing to tell them from."""
 
     name: str
     folder: str
@@ -78,9 +80,16 @@ class Overview:
     left_s: float | None = None
     output: str = ""
     notes: tuple[str, ...] = field(default=())
+    kind: str = plan_file.RECORDINGS
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def number(self) -> int:
+        """Of recordings or prompts."""
+        return sum(self.counts.values())
 
     def count(self, *states: str) -> int:
-        return sum(file.state in states for file in self.files)
+        return sum(self.counts.get(state, 0) for state in states)
 
     def to_json(self) -> dict[str, Any]:
         return {"schema": 1, **asdict(self)}
@@ -112,6 +121,11 @@ def look(job: Folder, silent: dict[str, str] | None = None) -> Overview:
             said = job.report()  # once more: what has ended by what the scheduler says has written it
         tasks = tasks_of(job, [len(task) for task in batch.tasks])
         begun = [_begun(job.events(task.number)) for task in tasks] if said is None else []
+        if isinstance(batch, Prompts):
+            from kuulo.jobs import prompts_overview
+
+            made = prompts_overview.overview
+            return made(job, batch, rounds, tasks, begun, states, said, silent.get(batch.scheduler, ""), time.time())
         return overview(job, batch, rounds, tasks, begun, states, said, silent.get(batch.scheduler, ""), time.time())
     except KuuloError as error:
         why = error.what
@@ -144,7 +158,7 @@ def _begun(events: Iterable[Mapping[str, Any]]) -> Begun:
         if event["type"] == "starts" and event["round"] != round_:
             round_, at, pieces = event["round"], event["at"], {}
         elif event["type"] == "begins":
-            pieces.setdefault(event["piece"], event["done_ms"])
+            pieces.setdefault(event["piece"], event["done"])
     return Begun(at, pieces)
 
 
@@ -161,16 +175,45 @@ def overview(
 ) -> Overview:
     """The pure core. `begun`: of each task; `states`: the scheduler's; `said`: the job's report, once it is over;
     `silent`: why the scheduler says nothing."""
-    known: dict[int, State] = {}
-    for round_ in rounds:
-        known.update({n: states[round_.array, n] for n in round_.tasks if (round_.array, n) in states})
+    known = known_of(rounds, states)
     items = account.items(batch, tasks, known)
     files = _reported(batch, said) if said else tuple(_file(batch, item, known) for item in items)
-    state, reason = _state(rounds, known, states, said, tasks, silent)
     audio = sum(packing.length_ms(item) for item in batch.items)
     done = sum(min(f.done_ms, f.length_ms) for f in files)
     left = sum(max(0, f.length_ms - f.done_ms) for f in files if f.state in (LEFT, IN_WORK))
-    speed = _speed(batch, tasks, begun, rounds, now) if state == RUNNING else None
+    speed = _speed(batch, tasks, begun, rounds, now) if any(s.state == RUNNING for s in known.values()) else None
+    return dataclasses.replace(
+        common(job, batch, rounds, tasks, states, known, said, silent, now),
+        files=files,
+        counts=dict(Counter(file.state for file in files)),
+        audio_ms=audio,
+        done_ms=done,
+        speed=speed,
+        left_s=left / 1000 / speed if speed else None,
+    )
+
+
+def known_of(rounds: Sequence[Round], states: States) -> dict[int, State]:
+    """What the scheduler says of each task, in its last round."""
+    known: dict[int, State] = {}
+    for round_ in rounds:
+        known.update({n: states[round_.array, n] for n in round_.tasks if (round_.array, n) in states})
+    return known
+
+
+def common(
+    job: Folder,
+    batch: Job,
+    rounds: Sequence[Round],
+    tasks: Sequence[TaskState],
+    states: States,
+    known: Mapping[int, State],
+    said: Mapping[str, Any] | None,
+    silent: str,
+    now: float,
+) -> Overview:
+    """What is told of any job."""
+    state, reason = state_of(rounds, known, states, said, tasks, silent)
     return Overview(
         name=job.name,
         folder=naming.shown(job.path),
@@ -179,22 +222,17 @@ def overview(
         submitted=rounds[0].submitted if rounds else "",
         scheduler=batch.scheduler,
         ids=tuple(id_ for r in rounds for id_ in r.ids),
-        files=files,
         tasks=tuple(_task(task, known.get(task.number), state in OVER) for task in tasks),
-        audio_ms=audio,
-        done_ms=done,
         starts_at=min(
             (s.starts_at for s in known.values() if s.state == state == WAITING and s.starts_at), default=None
         ),
         ends_by=max((s.ends_by for s in known.values() if s.state == RUNNING and s.ends_by), default=None),
-        speed=speed,
-        left_s=left / 1000 / speed if speed else None,
-        output=naming.shown(batch.plan.options["output"]),
+        output=naming.shown(batch.output),
         notes=tuple(f"round {r.number}: {r.why}" for r in rounds if r.why),
     )
 
 
-def _state(
+def state_of(
     rounds: Sequence[Round],
     known: Mapping[int, State],
     states: States,
@@ -267,18 +305,26 @@ def _heard_ms(batch: Batch, task: int, number: int, piece: PieceState) -> int:
     if made.kind == TURNS:
         return 0
     whole = packing.piece_ms(made, batch.items)
-    return whole if piece.state in (report.DONE, report.SKIPPED) else min(piece.done_ms, whole)
+    return whole if piece.state in (report.DONE, report.SKIPPED) else min(piece.done, whole)
 
 
 def _speed(
     batch: Batch, tasks: Sequence[TaskState], begun: Sequence[Begun], rounds: Sequence[Round], now: float
 ) -> float | None:
     """What was heard in the last round alone: what was there before took none of its time."""
+    heard = pace_of(tasks, begun, rounds, now, lambda task, n: _heard_ms(batch, task.number, n, task.pieces[n]))
+    return heard / 1000 if heard else None
+
+
+def pace_of(
+    tasks: Sequence[TaskState],
+    begun: Sequence[Begun],
+    rounds: Sequence[Round],
+    now: float,
+    done: Callable[[TaskState, int], int],
+) -> float | None:
+    """How much is done in a second, since the last round began. `done`: how much of a task's piece is."""
     last = [(task, one) for task, one in zip(tasks, begun, strict=False) if rounds and task.round == rounds[-1].number]
     since = min((one.at for _, one in last if one.at is not None), default=now)
-    heard = sum(
-        max(0, _heard_ms(batch, task.number, n, task.pieces[n]) - from_ms)
-        for task, one in last
-        for n, from_ms in one.pieces.items()
-    )
-    return heard / 1000 / (now - since) if heard and now > since else None
+    whole = sum(max(0, done(task, n) - from_) for task, one in last for n, from_ in one.pieces.items())
+    return whole / (now - since) if whole and now > since else None

@@ -63,7 +63,7 @@ def length_ms(item: Item) -> int:
 def pack(items: Sequence[Item], costs: Costs, aim: Aim) -> list[tuple[Piece, ...]]:
     """The tasks, longest first, none of them empty."""
     whole = [costs.of(Piece(n), length_ms(item)) for n, item in enumerate(items)]
-    number = _tasks(sum(whole), costs, aim)
+    number = tasks_for(sum(whole), costs.load_s, aim)
     share = sum(whole) / number
     pieces: list[tuple[float, Piece]] = []
     for n, item in enumerate(items):
@@ -88,11 +88,11 @@ def piece_ms(piece: Piece, items: Sequence[Item]) -> int:
     return piece.to_ms - piece.from_ms if piece.kind == WORDS else length_ms(items[piece.item])
 
 
-def _tasks(total_s: float, costs: Costs, aim: Aim) -> int:
-    """How many tasks there should be."""
-    aimed = max(aim.task_s, LOADS * costs.load_s)
+def tasks_for(total_s: float, load_s: float, aim: Aim) -> int:
+    """How many tasks there should be for so much work, each of which loads a model."""
+    aimed = max(aim.task_s, LOADS * load_s)
     if aim.limit_s is not None:
-        aimed = min(aimed, max(1.0, aim.limit_s - costs.load_s))
+        aimed = min(aimed, max(1.0, aim.limit_s - load_s))
     return max(1, min(aim.most_tasks, math.ceil(total_s / aimed)))
 
 

@@ -1,4 +1,4 @@
-"""`plan.json`: a Batch as JSON, whole, so that a task on another machine has nothing left to decide.
+"""`plan.json`: a job as JSON, whole, so that a task on another machine has nothing left to decide.
 
 File names may hold bytes that are no text; Python keeps them as lone surrogates, which JSON has escapes for.
 """
@@ -16,21 +16,23 @@ import kuulo
 from kuulo import atomic, options, plan
 from kuulo.environments.installed import Environment
 from kuulo.errors import CannotRun
-from kuulo.jobs.batch import Batch, Item, Pace, Piece, Refused
+from kuulo.jobs.batch import Batch, Item, Job, Pace, Piece, Prompts, Refused, Share
 from kuulo.jobs.folder import PLAN
 from kuulo.plan import Diarizer, Model, Plan
 from kuulo.schedulers.base import Queue, Resources
 
 SCHEMA = 1
+RECORDINGS, PROMPTS = "recordings", "prompts"
+"""Kinds of jobs."""
 
 
-def write(folder: Path, batch: Batch) -> None:
+def write(folder: Path, batch: Batch | Prompts) -> None:
     """Write it into the job's folder. Raises OSError."""
     atomic.write_bytes(folder / PLAN, json.dumps(to_json(batch), indent=1).encode("ascii"), mode=0o600)
 
 
-def read(folder: Path) -> Batch:
-    """The Batch of a job's folder; raises CannotRun."""
+def read(folder: Path) -> Batch | Prompts:
+    """What a job's folder is to be done; raises CannotRun."""
     path = folder / PLAN
     try:
         said = json.loads(path.read_bytes())
@@ -47,46 +49,88 @@ def read(folder: Path) -> Batch:
     return from_json(said)
 
 
-def to_json(batch: Batch) -> dict[str, Any]:
-    """The Batch for a file."""
+def to_json(job: Batch | Prompts) -> dict[str, Any]:
+    """The job for a file."""
+    own = _recordings(job) if isinstance(job, Batch) else _prompts(job)
+    return {"schema": SCHEMA, "kuulo": kuulo.__version__, "python": sys.executable, **own, **_queued(job)}
+
+
+def _queued(job: Job) -> dict[str, Any]:
     return {
-        "schema": SCHEMA,
-        "kuulo": kuulo.__version__,
-        "python": sys.executable,
-        "plan": batch.plan.to_json(),
-        "items": [{**dataclasses.asdict(i), "path": str(i.path), "stem": str(i.stem)} for i in batch.items],
-        "tasks": [[dataclasses.asdict(piece) for piece in task] for task in batch.tasks],
-        "resources": dataclasses.asdict(batch.resources),
-        "queue": dataclasses.asdict(batch.queue),
-        "finish_queue": dataclasses.asdict(batch.finish_queue),
-        "scheduler": batch.scheduler,
-        "at_once": batch.at_once,
-        "mail": batch.mail,
-        "mailer": batch.mailer,
-        "pace": dataclasses.asdict(batch.pace) if batch.pace else None,
-        "turns_pace": dataclasses.asdict(batch.turns_pace) if batch.turns_pace else None,
-        "refused": [dataclasses.asdict(r) for r in batch.refused],
-        "notes": list(batch.notes),
+        "tasks": [[dataclasses.asdict(piece) for piece in task] for task in job.tasks],
+        "resources": dataclasses.asdict(job.resources),
+        "queue": dataclasses.asdict(job.queue),
+        "finish_queue": dataclasses.asdict(job.finish_queue),
+        "scheduler": job.scheduler,
+        "at_once": job.at_once,
+        "mail": job.mail,
+        "mailer": job.mailer,
+        "refused": [dataclasses.asdict(r) for r in job.refused],
+        "notes": list(job.notes),
     }
 
 
-def from_json(said: Mapping[str, Any]) -> Batch:
-    """The Batch that `to_json` wrote."""
+def _recordings(batch: Batch) -> dict[str, Any]:
+    return {
+        "kind": RECORDINGS,
+        "plan": batch.plan.to_json(),
+        "items": [{**dataclasses.asdict(i), "path": str(i.path), "stem": str(i.stem)} for i in batch.items],
+        "pace": dataclasses.asdict(batch.pace) if batch.pace else None,
+        "turns_pace": dataclasses.asdict(batch.turns_pace) if batch.turns_pace else None,
+    }
+
+
+PROMPTS_ALONE = ("digest", "number", "asked", "engine", "model", "model_sha256", "concurrency", "template",
+                 "template_sha256", "variables", "any_model", "overwrite")  # fmt: skip
+
+
+def _prompts(job: Prompts) -> dict[str, Any]:
+    return {
+        "kind": PROMPTS,
+        "source": str(job.source),
+        "target": str(job.target),
+        **{name: getattr(job, name) for name in PROMPTS_ALONE},
+        "pace": dataclasses.asdict(job.pace) if job.pace else None,
+    }
+
+
+def from_json(said: Mapping[str, Any]) -> Batch | Prompts:
+    """What `to_json` wrote."""
+    own = _read_prompts if said["kind"] == PROMPTS else _read_recordings
+    return own(
+        said,
+        {
+            "resources": Resources(**said["resources"]),
+            "queue": _queue(said["queue"]),
+            "finish_queue": _queue(said["finish_queue"]),
+            "scheduler": said["scheduler"],
+            "at_once": said["at_once"],
+            "mail": said["mail"],
+            "mailer": said["mailer"],
+            "pace": Pace(**said["pace"]) if said["pace"] else None,
+            "refused": tuple(Refused(**r) for r in said["refused"]),
+            "notes": tuple(said["notes"]),
+        },
+    )
+
+
+def _read_recordings(said: Mapping[str, Any], queued: Mapping[str, Any]) -> Batch:
     return Batch(
         plan=_plan(said["plan"]),
         items=tuple(Item(**{**i, "path": Path(i["path"]), "stem": PurePath(i["stem"])}) for i in said["items"]),
         tasks=tuple(tuple(Piece(**piece) for piece in task) for task in said["tasks"]),
-        resources=Resources(**said["resources"]),
-        queue=_queue(said["queue"]),
-        finish_queue=_queue(said["finish_queue"]),
-        scheduler=said["scheduler"],
-        at_once=said["at_once"],
-        mail=said["mail"],
-        mailer=said["mailer"],
-        pace=Pace(**said["pace"]) if said["pace"] else None,
         turns_pace=Pace(**said["turns_pace"]) if said["turns_pace"] else None,
-        refused=tuple(Refused(**r) for r in said["refused"]),
-        notes=tuple(said["notes"]),
+        **queued,
+    )
+
+
+def _read_prompts(said: Mapping[str, Any], queued: Mapping[str, Any]) -> Prompts:
+    return Prompts(
+        source=Path(said["source"]),
+        target=Path(said["target"]),
+        tasks=tuple(tuple(Share(**piece) for piece in task) for task in said["tasks"]),
+        **{name: said[name] for name in PROMPTS_ALONE},
+        **queued,
     )
 
 

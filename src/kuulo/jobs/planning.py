@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from kuulo import engines, machine, schedulers, speeds
@@ -17,7 +17,7 @@ from kuulo.jobs.queues import for_finish, queue_of, wants_gpu, without_gpu
 from kuulo.jobs.settings import JobSettings, Place
 from kuulo.jobs.survey import Looked
 from kuulo.plan import WORKER_OVERHEAD_BYTES, Plan
-from kuulo.schedulers.base import Queue, Resources
+from kuulo.schedulers.base import Limits, Queue, Resources
 from kuulo.site import Site
 
 MOST_TASKS = 1000
@@ -35,40 +35,81 @@ BASE_BYTES = 300_000_000
 """Memory of a task beside its workers: decoding, and what is waiting."""
 
 
-def batch(site: Site, jobs: JobSettings, plan: Plan, looked: Looked, asked: Mapping[str, Any]) -> Batch:
-    """The job's Batch. `asked`: the flags of `kuulo submit`. Raises UsageError, and CannotRun when the scheduler does
-    not answer."""
+@dataclasses.dataclass(frozen=True)
+class Where:
+    """Where a job's tasks go: the scheduler and its queue there, what that allows, and the cores of each task."""
+
+    scheduler: str
+    on_gpu: bool
+    queue: Queue
+    finish_queue: Queue
+    limits: Limits
+    cpus: int
+
+    @property
+    def mailer(self) -> str | None:
+        """Who sends mail, where the place decides it: the queue of this machine has no mailer of its own."""
+        return "sendmail" if self.scheduler == "local" else None
+
+
+def where(jobs: JobSettings, asked: Mapping[str, Any], wants: Callable[[bool], bool]) -> Where:
+    """`asked`: flags for jobs. `wants(there)`: whether the tasks are to have a GPU, where there are some or not. Raises
+    UsageError, and CannotRun when the scheduler does not answer."""
     name = asked["scheduler"] or jobs.scheduler or schedulers.usual()
-    scheduler = schedulers.of(name)
-    on_gpu = wants_gpu(plan, there=machine.gpus() > 0 if name == "local" else jobs.gpu is not None)
+    on_gpu = wants(machine.gpus() > 0 if name == "local" else jobs.gpu is not None)
     place = (jobs.gpu or Place(Queue(gres="gpu"))) if on_gpu else jobs.cpu
     queue = queue_of(place.queue, asked)
-    limits = scheduler.limits(queue)
-    cpus = asked["cpus"] or (machine.cores() if name == "local" else place.cpus)
-    memory_mb = megabytes(asked["mem"]) if asked["mem"] else None
-    room_mb = memory_mb or (machine.memory_bytes() >> 20 if name == "local" else None)
-    workers = plan.options["workers"] or (1 if on_gpu else workers_on(plan, cpus, room_mb))
-    words, turns = paces(site, plan, cpus, on_gpu=on_gpu, place=queue.partition or name)
-    costs, source = Costs(words, turns), speeds.least_sure(words, turns)
-    aim = Aim(
+    return Where(
+        scheduler=name,
+        on_gpu=on_gpu,
+        queue=queue,
+        finish_queue=for_finish(without_gpu(queue, jobs) if on_gpu else queue),
+        limits=schedulers.of(name).limits(queue),
+        cpus=asked["cpus"] or (machine.cores() if name == "local" else place.cpus),
+    )
+
+
+def aim(jobs: JobSettings, asked: Mapping[str, Any], limits: Limits, source: str) -> Aim:
+    """What the tasks should be like, by the flags and the settings. `source`: what their lengths are estimated from."""
+    return Aim(
         task_s=60.0 * (minutes(asked["task_time"]) if asked["task_time"] else jobs.task_minutes or TASK_MINUTES),
         most_tasks=min(limits.tasks, MOST_TASKS),
         limit_s=_limit_s(minutes(asked["time_"]) if asked["time_"] else limits.minutes, source),
+    )
+
+
+def time_limit(asked: Mapping[str, Any], limits: Limits, longest_s: float, source: str) -> tuple[int, list[str]]:
+    """Minutes that each task asks for, and what to say of it. Raises UsageError for more than is allowed."""
+    time = minutes(asked["time_"]) if asked["time_"] else minutes_for(longest_s, source)
+    if limits.minutes is None or time <= limits.minutes:
+        return time, []
+    if asked["time_"]:
+        raise UsageError(
+            f"--time {asked['time_']} is more than the partition allows, {clock(60 * limits.minutes)}",
+            do="less: what takes longer goes on in another run by itself",
+        )
+    limit = clock(60 * limits.minutes)
+    return limits.minutes, [f"the partition's limit is {limit}: what takes longer goes on in another run by itself"]
+
+
+def batch(site: Site, jobs: JobSettings, plan: Plan, looked: Looked, asked: Mapping[str, Any]) -> Batch:
+    """The job's Batch. `asked`: the flags of `kuulo submit`. Raises UsageError, and CannotRun when the scheduler does
+    not answer."""
+    there = where(jobs, asked, lambda gpus: wants_gpu(plan, there=gpus))
+    memory_mb = megabytes(asked["mem"]) if asked["mem"] else None
+    room_mb = memory_mb or (machine.memory_bytes() >> 20 if there.scheduler == "local" else None)
+    workers = plan.options["workers"] or (1 if there.on_gpu else workers_on(plan, there.cpus, room_mb))
+    place = there.queue.partition or there.scheduler
+    words, turns = paces(site, plan, there.cpus, on_gpu=there.on_gpu, place=place)
+    costs, source = Costs(words, turns), speeds.least_sure(words, turns)
+    aimed = dataclasses.replace(
+        aim(jobs, asked, there.limits, source),
         cut=asked["cut"] and not plan.options["pack"],
         from_ms=plan.options["from"] or 0,
     )
-    tasks = packing.pack(looked.items, costs, aim)
+    tasks = packing.pack(looked.items, costs, aimed)
     longest_s = max((packing.task_s(task, looked.items, costs) for task in tasks), default=0.0)
-    notes = []
-    time = minutes(asked["time_"]) if asked["time_"] else minutes_for(longest_s, source)
-    if limits.minutes is not None and time > limits.minutes:
-        if asked["time_"]:
-            raise UsageError(
-                f"--time {asked['time_']} is more than the partition allows, {clock(60 * limits.minutes)}",
-                do="less: what takes longer goes on in another run by itself",
-            )
-        time = limits.minutes
-        notes.append(f"the partition's limit is {clock(60 * time)}: what takes longer goes on in another run by itself")
+    time, notes = time_limit(asked, there.limits, longest_s, source)
     return Batch(
         plan=dataclasses.replace(plan, options={**plan.options, "workers": workers}),
         items=tuple(looked.items),
@@ -76,15 +117,15 @@ def batch(site: Site, jobs: JobSettings, plan: Plan, looked: Looked, asked: Mapp
         resources=Resources(
             minutes=time,
             memory_mb=memory_mb or memory_for(plan, words, turns, workers),
-            cpus=cpus,
-            gpus=int(on_gpu),
+            cpus=there.cpus,
+            gpus=int(there.on_gpu),
         ),
-        queue=queue,
-        finish_queue=for_finish(without_gpu(queue, jobs) if on_gpu else queue),
-        scheduler=name,
+        queue=there.queue,
+        finish_queue=there.finish_queue,
+        scheduler=there.scheduler,
         at_once=asked["array_limit"] or jobs.at_once,
         mail=asked["mail"],
-        mailer=jobs.mail if name != "local" else "sendmail",
+        mailer=there.mailer or jobs.mail,
         pace=words,
         turns_pace=turns,
         refused=tuple(looked.refused),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 from kuulo import report
 from kuulo.errors import KuuloError, UsageError
 from kuulo.jobs import amounts, claims, overview, plan_file, submission
+from kuulo.jobs.batch import Batch, Prompts
 from kuulo.jobs.folder import REPORT, Folder, Round, tasks_of
 
 
@@ -25,7 +27,7 @@ def retry(job: Folder, time: str | None, memory: str | None) -> Round:
         if any(piece.state not in (report.DONE, report.SKIPPED) for piece in task.pieces)
     ]
     said = job.report()
-    unjoined = said is not None and said["counts"]["failed"] > len(batch.refused)
+    unjoined = said is not None and _is_unjoined(batch, said)
     if not tasks and said is not None and not unjoined:
         raise UsageError(f"nothing of job {job.name} is left to do", do=f"kuulo jobs show {job.name}")
     if not tasks:  # the parts are there, and could not be joined, or nobody has counted: any task will do
@@ -37,7 +39,7 @@ def retry(job: Folder, time: str | None, memory: str | None) -> Round:
         memory_mb=amounts.megabytes(memory) if memory else resources.memory_mb,
     )
     report_, kept = job.path / REPORT, job.path / f"report-{len(rounds)}.json"
-    with claims.submitting(Path(batch.plan.options["output"])):
+    with claims.submitting(batch.output):
         if said is not None:
             report_.rename(kept)
         try:
@@ -46,3 +48,10 @@ def retry(job: Folder, time: str | None, memory: str | None) -> Round:
             if said is not None:
                 kept.rename(report_)
             raise
+
+
+def _is_unjoined(batch: Batch | Prompts, said: Mapping[str, Any]) -> bool:
+    """Whether its tasks have done all, and what they made was not put together."""
+    if isinstance(batch, Prompts):
+        return not batch.target.exists()
+    return bool(said["counts"]["failed"] > len(batch.refused))

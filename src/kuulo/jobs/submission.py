@@ -12,7 +12,7 @@ from pathlib import Path
 from kuulo import atomic, naming, schedulers
 from kuulo.errors import CannotRun, KuuloError
 from kuulo.jobs import claims, plan_file
-from kuulo.jobs.batch import Batch
+from kuulo.jobs.batch import Batch, Job, Prompts
 from kuulo.jobs.folder import Folder, Round, now
 from kuulo.schedulers.base import Array, Resources
 
@@ -25,7 +25,7 @@ MOST_NAMED = 400
 those that have nothing to do end at once."""
 
 
-def array(folder: Path, name: str, batch: Batch, round_: Round) -> Array:
+def array(folder: Path, name: str, batch: Job, round_: Round) -> Array:
     """The array of a round's tasks."""
     return Array(
         name=f"kuulo-{name}",
@@ -40,7 +40,7 @@ def array(folder: Path, name: str, batch: Batch, round_: Round) -> Array:
     )
 
 
-def finish(folder: Path, name: str, batch: Batch, round_: Round) -> Array:
+def finish(folder: Path, name: str, batch: Job, round_: Round) -> Array:
     """What comes after a round's tasks, however they ended."""
     return Array(
         name=f"kuulo-{name}-finish",
@@ -60,7 +60,7 @@ def _kuulo() -> tuple[str, ...]:
     return (sys.executable, "-P", "-m", "kuulo", "jobs")
 
 
-def new(folder: Folder, batch: Batch) -> Round:
+def new(folder: Folder, batch: Batch | Prompts) -> Round:
     """Write a job's plan, claim its results and submit its first round. Raises KuuloError; nothing is queued or left
     behind then."""
     try:
@@ -87,21 +87,20 @@ def again(folder: Folder, tasks: Sequence[int], resources: Resources, why: str, 
     return round_
 
 
-def _claim(folder: Folder, batch: Batch, round_: Round) -> None:
+def _claim(folder: Folder, batch: Job, round_: Round) -> None:
     """Raises CannotRun."""
-    stems = [str(item.stem) for item in batch.items]
-    claim = claims.make(folder.name, folder.path, batch.scheduler, stems, batch.plan.key)
+    claim = claims.make(folder.name, folder.path, batch.scheduler, batch.stems, batch.key)
     try:
-        claims.write(Path(batch.plan.options["output"]), dataclasses.replace(claim, ids=round_.ids))
+        claims.write(batch.output, dataclasses.replace(claim, ids=round_.ids))
     except OSError as error:
         schedulers.of(batch.scheduler).cancel(round_.ids)
         raise CannotRun(
             f"the output folder cannot be written to: {error.strerror}",
-            looked_at=naming.shown(batch.plan.options["output"]),
+            looked_at=naming.shown(batch.output),
         ) from error
 
 
-def _submit(folder: Folder, batch: Batch, round_: Round) -> Round:
+def _submit(folder: Folder, batch: Job, round_: Round) -> Round:
     scheduler = schedulers.of(batch.scheduler)
     round_ = dataclasses.replace(round_, submitted=now())
     for name in ("logs", "tasks"):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from kuulo import speeds
 from kuulo.jobs import packing
 from kuulo.jobs.amounts import clock, duration
-from kuulo.jobs.batch import TURNS, WHOLE, Batch, Piece
+from kuulo.jobs.batch import TURNS, WHOLE, Batch, Job, Piece
 from kuulo.jobs.packing import Costs
 from kuulo.jobs.planning import MARGINS, minutes_for
 
@@ -41,7 +41,7 @@ def table(made: Batch) -> str:
     workers = made.plan.options["workers"]
     lines.append(f"memory      {ask.memory_mb} MB each: {workers} {'worker' if workers == 1 else 'workers'}")
     lines.append(f"cores       {ask.cpus} each" + (f", {ask.gpus} GPU" if ask.gpus else ""))
-    lines.append(f"where       {_where(made)}")
+    lines.append(f"where       {where_of(made)}")
     lines += [f"note        {note}" for note in made.notes]
     lines += ["", f"{'task':>6}  {'recordings':>10}  {'sound':>10}  {'estimate':>10}"]
     for number, task in enumerate(made.tasks[:SHOWN]):
@@ -68,7 +68,7 @@ def _number(task: Sequence[Piece]) -> str:
     return f"{len(task) - parts}" + (f"+{parts} parts" if parts else "")
 
 
-def _where(made: Batch) -> str:
+def where_of(made: Job) -> str:
     """The scheduler and what it is told of the queue."""
     queue = made.queue
     told = {"partition": queue.partition, "account": queue.account, "QOS": queue.qos, "constraint": queue.constraint}

@@ -1,38 +1,28 @@
-"""One task of a job, on its node: hears its pieces as any run does, and says in the job's folder how it goes.
+"""One task of a job, on its node: hears its pieces as any run does, and says in the job's folder how it goes. One that
+asks a language model is in prompts_task.py.
 
-A task may be killed at any moment and be started again, here or elsewhere: it goes on where journals end. It is told by
-SIGUSR1 that its time is nearly over or that others need the node: then it stops in good order and ends with the exit
-code AGAIN, which asks the scheduler to queue it again, unless it came no further since it was started.
+A task may be killed at any moment and be started again, here or elsewhere: it goes on where journals end. Who stops it
+is said in life.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import signal
-import socket
-import sys
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from kuulo import audio, machine, naming, report, site, speeds
-from kuulo.errors import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, CannotRun, KuuloError
-from kuulo.jobs import plan_file
+from kuulo.errors import EXIT_OK, EXIT_SOME_FAILED, CannotRun, KuuloError
+from kuulo.jobs import life, plan_file
 from kuulo.jobs.batch import WHOLE, WORDS, Batch, Item, Piece
 from kuulo.jobs.folder import IN_WORK, LEFT, Folder, PieceState, TaskLog
-from kuulo.memory import Peak
 from kuulo.parts import Part
 from kuulo.plan import Plan, share_out
 from kuulo.run import Run
-from kuulo.schedulers.base import AGAIN
 from kuulo.work import Work
-
-SAY_EVERY_S = 10.0
-KILLED_TWICE = "its task was killed twice at the same place"
 
 
 def run(folder: Path, round_: int, number: int) -> int:
@@ -40,14 +30,17 @@ def run(folder: Path, round_: int, number: int) -> int:
     batch = plan_file.read(folder)
     if not 0 <= number < len(batch.tasks):
         raise CannotRun(f"the job has no task {number}", looked_at=str(folder))
-    pieces = batch.tasks[number]
-    known = Folder(folder).task(number, len(pieces)).pieces
+    known = Folder(folder).task(number, len(batch.tasks[number])).pieces
     try:
         log = TaskLog(folder, number)
     except OSError as error:
         raise CannotRun(f"the job's folder cannot be written to: {error.strerror}", looked_at=str(folder)) from error
     try:
-        return _Task(batch, pieces, known, log, round_, folder / "tasks" / f"{number}.log").go()
+        if not isinstance(batch, Batch):
+            from kuulo.jobs import prompts_task
+
+            return prompts_task.run(batch, known[0], log, round_, number)
+        return _Task(batch, batch.tasks[number], known, log, round_, folder / "tasks" / f"{number}.log").go()
     finally:
         log.close()
 
@@ -64,29 +57,29 @@ class _Task:
     ) -> None:
         self._batch, self._pieces, self._known, self._log = batch, pieces, known, log
         self._round, self._engine_log = round_, engine_log
-        self._memory = Peak()
-        self._began = time.monotonic()
+        self._life = life.Life(log, round_)
 
     def go(self) -> int:
         todo = [n for n, piece in enumerate(self._known) if _is_to_do(piece, self._round)]
         plan = here(self._batch.plan, len(todo))
-        self._starts(plan)
+        self._life.starts(workers=plan.workers, threads=plan.threads)
         hopeless = [n for n in todo if self._known[n].tries >= 2 and self._known[n].round == self._round]
         for n in hopeless:
-            self._log.say("ends", piece=n, state=report.FAILED, why=KILLED_TWICE, do="see the log", **self._source(n))
-            _print(f"failed: {self._source(n)['source']}: {KILLED_TWICE}")
+            self._log.say(
+                "ends", piece=n, state=report.FAILED, why=life.KILLED_TWICE, do="see the log", **self._source(n)
+            )
+            life.say(f"failed: {self._source(n)['source']}: {life.KILLED_TWICE}")
         todo = [n for n in todo if n not in hopeless]
         if not todo:
             return self._finished(EXIT_SOME_FAILED if hopeless else EXIT_OK)
         recordings = [self._recording(n) for n in todo]
         watcher = Teller(self._log, todo, self._batch, self._pieces)
         job = Run(plan, recordings, [], watcher, log=self._engine_log)
-        told = _listen()
+        told = life.listen()
         try:
             job.go()
         except KeyboardInterrupt:
-            again = told.signal == signal.SIGUSR1
-            return self._stopped(again, watcher.came_further(job.works), job)
+            return self._life.stopped(told, came_further=watcher.came_further(job.works), **self._measured(job))
         except KuuloError as error:
             cause = report.MEMORY if "memory" in error.what else None
             self._finished(error.exit_code, job, why=error.what, do=error.do, cause=cause)
@@ -94,54 +87,19 @@ class _Task:
         failed = hopeless or job.report.count(report.FAILED)
         return self._finished(EXIT_SOME_FAILED if failed else EXIT_OK, job)
 
-    def _starts(self, plan: Plan) -> None:
-        array = os.environ.get("SLURM_ARRAY_JOB_ID")
-        id_ = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ.get("SLURM_JOB_ID", "")
-        self._log.say(
-            "starts",
-            round=self._round,
-            host=socket.gethostname(),
-            node=os.environ.get("SLURMD_NODENAME", ""),
-            id=id_,
-            pid=os.getpid(),
-            restart=int(os.environ.get("SLURM_RESTART_COUNT") or 0),
-            workers=plan.workers,
-            threads=plan.threads,
-            cores=machine.cores(),
-            gpus=machine.gpus(),
-            memory_bytes=machine.memory_bytes(),
-        )
-
-    def _stopped(self, again: bool, progressed: bool, job: Run) -> int:
-        if not again:
-            return self._finished(EXIT_INTERRUPTED, job, why="it was told to stop")
-        if progressed:
-            _print("the time is nearly over: going on in the next run of this task")
-            return self._finished(AGAIN, job, why="its time was over")
-        return self._finished(
-            EXIT_SOME_FAILED,
-            job,
-            why="the time limit was over before anything was heard",
-            do="more time: --time with kuulo jobs retry",
-        )
-
     def _finished(self, code: int, job: Run | None = None, **fields: Any) -> int:
+        return self._life.finished(code, **self._measured(job), **fields)
+
+    def _measured(self, job: Run | None) -> dict[str, Any]:
+        """What the next job is planned with."""
         done = job.report if job else None
-        self._log.say(
-            "finished",
-            code=code,
-            round=self._round,
-            elapsed_ms=round((time.monotonic() - self._began) * 1000),
-            load_ms=done.load_ms if done else None,
-            cores=machine.cores(),
-            processor=speeds.gpu() if done and str(done.device).startswith("cuda") else speeds.node(),
-            audio_ms=done.audio_ms if done else 0,
-            device=done.device if done else None,
-            compute_type=done.compute_type if done else None,
-            peak_bytes=self._memory.stop(),
-            **{k: v for k, v in fields.items() if v is not None},
-        )
-        return code
+        return {
+            "load_ms": (done.load_ms or 0) if done else 0,
+            "processor": speeds.gpu() if done and str(done.device).startswith("cuda") else speeds.node(),
+            "audio_ms": done.audio_ms if done else 0,
+            "device": done.device if done else None,
+            "compute_type": done.compute_type if done else None,
+        }
 
     def _source(self, number: int) -> dict[str, str]:
         return {"source": naming.shown(self._batch.items[self._pieces[number].item].path)}
@@ -203,25 +161,25 @@ class Teller:
 
     def hears(self, work: Work) -> None:
         self._began_at[self._number(work)] = work.done_ms
-        self._say("begins", piece=self._number(work), done_ms=work.done_ms)
+        self._say("begins", piece=self._number(work), done=work.done_ms)
 
     def progress(self, work: Work) -> None:
         number, now = self._number(work), time.monotonic()
-        if now - self._last.get(number, 0.0) >= SAY_EVERY_S:
+        if now - self._last.get(number, 0.0) >= life.SAY_EVERY_S:
             self._last[number] = now
-            self._say("progress", piece=number, done_ms=work.done_ms)
+            self._say("progress", piece=number, done=work.done_ms)
 
     def ends(self, work: Work) -> None:
         outcome = work.outcome
         self._any_ended = True
         self._say("ends", piece=self._number(work), **outcome.to_json())
         if outcome.state == report.FAILED:
-            _print(f"failed: {outcome.source}: {outcome.why}")
+            life.say(f"failed: {outcome.source}: {outcome.why}")
         elif outcome.warning:
-            _print(f"{outcome.source}: {outcome.warning}")
+            life.say(f"{outcome.source}: {outcome.warning}")
 
     def note(self, text: str) -> None:
-        _print(text)
+        life.say(text)
 
     def came_further(self, works: Sequence[Work]) -> bool:
         """Whether the next run of the task begins later than this one did."""
@@ -236,7 +194,7 @@ class Teller:
         try:
             self._log.say(kind, **fields)
         except OSError as error:
-            _print(f"the job's folder cannot be written to: {error.strerror}")
+            life.say(f"the job's folder cannot be written to: {error.strerror}")
 
     def _number(self, work: Work) -> int:
         return self._numbers[int(work.id[1:])]
@@ -251,30 +209,3 @@ def _is_changed(item: Item) -> bool:
     except OSError:
         return False  # its preparation says what is wrong
     return (facts.st_size, facts.st_mtime_ns) != (item.bytes, item.modified_ns)
-
-
-@dataclasses.dataclass
-class _Told:
-    signal: int = signal.SIGINT
-
-
-def _listen() -> _Told:
-    """SIGTERM and SIGUSR1 stop the run as Ctrl-C does; which it was is in what is given back."""
-    told = _Told()
-    both = (signal.SIGTERM, signal.SIGUSR1)
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        for each in both:
-            signal.signal(each, signal.SIG_IGN)
-        told.signal = number
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is threading.main_thread():
-        for each in both:
-            signal.signal(each, stop)
-    return told
-
-
-def _print(text: str) -> None:
-    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
-    sys.stderr.flush()

@@ -5,11 +5,13 @@
 
 Many are under way at a time, so that a server can batch them. Every answer goes to a journal, OUT.partial, as soon as
 it is there; a run that was stopped goes on from it, and asks nothing that was answered. At the end OUT holds a line
-for each line that came in, in their order, also for those that could not be asked.
+for each line that came in, in their order, also for those that could not be asked. The tasks of a job have a journal
+each, in OUT.parts.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -23,8 +25,9 @@ from typing import Any
 
 from kuulo import naming
 from kuulo.errors import CannotRun, InputFailed, KuuloError, UsageError
-from kuulo.llm import question, transcripts
+from kuulo.llm import client, question, transcripts
 from kuulo.llm.client import Client, PromptTooLong, RequestRefused
+from kuulo.llm.session import Talk
 from kuulo.llm.templates import Template
 
 URL = "/v1/chat/completions"
@@ -161,19 +164,70 @@ def part(requests: Sequence[Request], target: Path, text: str) -> tuple[list[Req
 def settled(requests: Sequence[Request], defaults: Mapping[str, Any], model: str, any_model: bool) -> list[Request]:
     """The requests as they are sent: with the model that is asked, and defaults for what they do not say. One that
     wants another model cannot be asked, unless `any_model`."""
+    sent = {name: value for name, value in defaults.items() if name != "system"}
     found = []
     for one in requests:
         if one.body is not None:
+            body = {**sent, **one.body}
             wanted = one.body.get("model", model)
             if wanted != model and not any_model:
                 one = Request(one.line, one.custom_id, why=f"it asks for the model {wanted!r}, and this one is {model}")
             else:
-                one = Request(one.line, one.custom_id, {**defaults, **dict(one.body or {}), "model": model})
+                messages = _with_system(body["messages"], defaults.get("system"))
+                one = Request(one.line, one.custom_id, {**body, "messages": messages, "model": model})
         found.append(one)
     return found
 
 
+def digest(requests: Sequence[Request]) -> str:
+    """Identifies what came in, whoever is asked."""
+    return hashlib.sha256("".join(one.digest("") + (one.why or "") for one in requests).encode()).hexdigest()
+
+
+def defaults(talk: Talk) -> dict[str, Any]:
+    """What counts where a request does not say it itself: fields of its body, and `system`, the system text."""
+    asked = client.body(talk.client.endpoint, [], {**talk.values, "system": None})
+    sent = {name: value for name, value in asked.items() if name not in ("model", "messages")}
+    return sent | ({"system": talk.values["system"]} if talk.values.get("system") else {})
+
+
+def _with_system(messages: Sequence[Mapping[str, Any]], system: str | None) -> list[Mapping[str, Any]]:
+    """The messages, with the system text before them where they have none."""
+    has_one = any(message["role"] in ("system", "developer") for message in messages)
+    return [{"role": "system", "content": system}, *messages] if system and not has_one else [*messages]
+
+
 # ------------------------------------------------------------------ what is kept
+
+
+def journals(target: Path) -> list[Path]:
+    """The journals of this OUT that are there: of a run, and of a job's tasks."""
+    own = target.with_name(target.name + ".partial")
+    return [path for path in (own, *sorted(parts(target).glob("*.partial"))) if path.exists()]
+
+
+def parts(target: Path) -> Path:
+    """The folder of the journals of a job's tasks."""
+    return target.with_name(target.name + ".parts")
+
+
+def kept(target: Path) -> dict[str, dict[str, Any]]:
+    """What was answered for this OUT, by the digest of what was asked. A line that may be asked again counts less than
+    one that is final."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in journals(target):
+        for asked, line in Journal(path).read().items():
+            if asked not in found or is_final(line):
+                found[asked] = line
+    return found
+
+
+def forget(target: Path) -> None:
+    """Remove the journals of this OUT. Raises OSError."""
+    for path in journals(target):
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # somebody put something else there
+        parts(target).rmdir()
 
 
 class Journal:
@@ -258,7 +312,7 @@ class Batch:
         for index, one in enumerate(self.requests):
             digest = one.digest(self.key)
             if one.body is None:
-                self.lines[index] = _line(one, digest, None, {"code": INVALID, "message": one.why})
+                self.lines[index] = unasked(one)
             elif digest in self.kept and is_final(self.kept[digest]):
                 self.lines[index] = self.kept[digest]
                 self.was_kept += 1
@@ -316,6 +370,11 @@ class Batch:
                     return _line(one, digest, _refused(error.status, digest, error, None), None)
                 stop.wait(PAUSE_S * 2**attempt)
         raise AssertionError("unreachable")
+
+
+def unasked(one: Request) -> dict[str, Any]:
+    """The line of OUT for a request that cannot be asked."""
+    return _line(one, one.digest(""), None, {"code": INVALID, "message": one.why})
 
 
 def _line(one: Request, digest: str, response: Any, error: Any) -> dict[str, Any]:
@@ -386,6 +445,57 @@ class Ledger:
 def whole_key(requests: Sequence[Request], key: str) -> str:
     """Identifies a batch: its questions, in order, under a plan's key."""
     return hashlib.sha256("".join(one.digest(key) + (one.why or "") for one in requests).encode()).hexdigest()
+
+
+def report_path(target: Path) -> Path:
+    """Where the report of this OUT is."""
+    return target.with_name(f"{target.name.removesuffix('.jsonl')}.report.json")
+
+
+def report(
+    ledger: Ledger,
+    target: Path,
+    content: bytes,
+    *,
+    key: str,
+    elapsed_s: float,
+    concurrency: int,
+    note: Mapping[str, Any],
+    template: Template | None,
+) -> dict[str, Any]:
+    """OUT's report. `key`: the batch's; `note`: how the answers were made."""
+    counts = {k: v for k, v in vars(ledger).items() if k not in ("bad_lines", "prompt_tokens", "completion_tokens")}
+    return {
+        "schema": 1,
+        "key": key,
+        "output": {"name": naming.shown(target.name), "sha256": hashlib.sha256(content).hexdigest()},
+        "counts": counts,
+        "usage": {"prompt_tokens": ledger.prompt_tokens, "completion_tokens": ledger.completion_tokens},
+        "elapsed_ms": round(elapsed_s * 1000),
+        "concurrency": concurrency,
+        "bad_lines": ledger.bad_lines,
+        "provenance": {
+            **note,
+            **({"template": {"name": template.name, "sha256": template.digest}} if template else {}),
+        },
+    }
+
+
+def report_of(target: Path) -> dict[str, Any]:
+    """The report of the batch that wrote this OUT; empty when there is none."""
+    try:
+        said = json.loads(report_path(target).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) and isinstance(said.get("counts"), dict) else {}
+
+
+def is_whole(target: Path, said: Mapping[str, Any]) -> bool:
+    """Whether OUT is what its report says, and was not changed since."""
+    try:
+        return bool(hashlib.sha256(target.read_bytes()).hexdigest() == said["output"]["sha256"])
+    except (OSError, KeyError, TypeError):
+        return False
 
 
 def in_the_way(path: Path) -> UsageError:

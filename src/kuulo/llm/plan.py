@@ -22,6 +22,7 @@ from kuulo.errors import CannotRun, EngineMissing, ModelMissing, OptionRefused, 
 from kuulo.llm import memory, options
 from kuulo.llm.endpoint import CHAT
 from kuulo.llm.memory import Need, Shape
+from kuulo.machine import Machine
 from kuulo.plan import Facts, Model, known_engine, named_engine
 from kuulo.site import Settings
 
@@ -134,14 +135,42 @@ def resolve(settings: Settings, known: ChatFacts) -> ChatPlan:
     return _with_key(_with_server(settings, known, spec, model, why))
 
 
-def make(flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> ChatPlan:
-    """The plan for options that were typed, on this machine, under its settings. Raises as `resolve`."""
+def make(
+    flags: Mapping[str, Any], environ: Mapping[str, str] = os.environ, elsewhere: Machine | None = None
+) -> ChatPlan:
+    """The plan for options that were typed, under this machine's settings; on this machine, or on one like
+    `elsewhere`. Raises as `resolve`."""
     from kuulo import site
     from kuulo.llm import facts
 
     files = site.load()
     settings = options.settle(files, flags, environ)
-    return resolve(settings, facts.look(files, settings, environ))
+    known = facts.look(files, settings, environ)
+    if elsewhere is not None:
+        there = dataclasses.replace(known.facts, machine=elsewhere)
+        known = dataclasses.replace(known, facts=there, gpu_bytes=None)
+    return resolve(settings, known)
+
+
+def make_for(
+    flags: Mapping[str, Any], concurrency: int | None, usual: int, elsewhere: Machine | None = None
+) -> ChatPlan:
+    """As `make`, for many questions at a time: where a server is started and nobody said with how many slots, it has as
+    many as are asked at a time, or else as memory allows, up to `usual`."""
+    resolved = make(flags, elsewhere=elsewhere)
+    if not resolved.starts_server or "parallel" in resolved.given or "parallel" not in resolved.spec.options:
+        return resolved
+    if concurrency:
+        return make({**flags, "parallel": concurrency}, elsewhere=elsewhere)
+    slots = usual
+    while slots > 1:
+        try:
+            return make({**flags, "parallel": slots}, elsewhere=elsewhere)
+        except CannotRun as error:
+            if type(error) is not CannotRun:
+                raise
+            slots //= 2
+    return resolved
 
 
 def check_options(spec: EngineSpec, settings: Settings) -> None:

@@ -1,0 +1,109 @@
+"""`kuulo llm batch --on slurm`: prompts for the tasks of a job."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from kuulo.jobs.batch import Prompts
+    from kuulo.jobs.prompts_planning import Wanted
+
+PATHS = ("key_file", "scratch")
+"""Options that are paths: a job stands elsewhere."""
+
+
+def submit(
+    wanted: Wanted, asked: Mapping[str, Any], notes: Sequence[str], *, dry_run: bool, quiet: bool, as_json: bool
+) -> int:
+    """Submit the job, or show it."""
+    from kuulo import naming, site
+    from kuulo.errors import EXIT_OK, CannotRun
+    from kuulo.jobs import claims, prompts_planning, submission
+    from kuulo.llm import batch as batches
+
+    wanted = _absolute(wanted)
+    if os.path.lexists(wanted.target) and not wanted.overwrite:
+        raise batches.in_the_way(wanted.target)
+    files = site.load()
+    made = prompts_planning.prompts(files, files.jobs(), wanted, asked)
+    for note in () if quiet else notes:
+        click.echo(note, err=True)
+    bad = [one for one in wanted.requests if one.body is None]
+    if dry_run:
+        return _show(made, as_json=as_json)
+    try:
+        made.output.mkdir(parents=True, exist_ok=True)
+        with claims.submitting(made.output):
+            claims.check_free(made.output, made.target.name)
+            if wanted.overwrite:
+                batches.forget(made.target)
+            folder = files.jobs_folder().new()
+            round_ = submission.new(folder, made)
+    except OSError as error:
+        raise CannotRun(
+            f"the folder of the answers cannot be written to: {error.strerror}", looked_at=naming.shown(made.output)
+        ) from error
+    if as_json:
+        said = {"job": folder.name, "folder": str(folder.path), "array": round_.array, "finish": round_.finish}
+        click.echo(json.dumps({**said, "prompts": made.number, "bad": len(bad), "tasks": len(made.tasks)}, indent=1))
+        return EXIT_OK
+    if quiet:
+        return EXIT_OK
+    for one in bad:
+        click.echo(f"line {one.line}: {one.why}", err=True)
+    tasks = f"{len(made.tasks)} {'task' if len(made.tasks) == 1 else 'tasks'}"
+    id_ = made.scheduler if "/" in round_.array else f"{made.scheduler} {round_.array}"
+    click.echo(f"job {folder.name}: {made.number} prompts in {tasks} ({id_})")
+    click.echo(f"  how it goes:  kuulo jobs show {folder.name}")
+    click.echo(f"  its folder:   {folder.path}")
+    return EXIT_OK
+
+
+def _absolute(wanted: Wanted) -> Wanted:
+    """What is wanted, for a job that stands in another folder."""
+    given = dict(wanted.given)
+    for name in PATHS:
+        if given.get(name):
+            given[name] = _path(given[name])
+    model = given.get("model")
+    if model and Path(model).expanduser().exists():
+        given["model"] = _path(model)
+    if given.get("schema") is not None:
+        from kuulo.llm import options
+
+        given["schema"] = json.dumps(options.read_schema(str(given["schema"])))
+    return dataclasses.replace(
+        wanted, source=Path(_path(wanted.source)), target=Path(_path(wanted.target)), given=given
+    )
+
+
+def _path(text: str | Path) -> str:
+    return os.path.normpath(Path.cwd() / Path(text).expanduser())
+
+
+def _show(made: Prompts, *, as_json: bool) -> int:
+    """The plan, the script and the exact command."""
+    from kuulo import schedulers
+    from kuulo.errors import EXIT_OK
+    from kuulo.jobs import plan_file, prompts_planning, submission
+    from kuulo.jobs.folder import Round
+
+    scheduler = schedulers.of(made.scheduler)
+    array = submission.array(Path("JOB_FOLDER"), "JOB", made, Round(1, tuple(range(len(made.tasks))), made.resources))
+    script = scheduler.script(array)
+    command = shlex.join(scheduler.submit_command(array, "job-1.sh"))
+    if as_json:
+        click.echo(json.dumps({**plan_file.to_json(made), "script": script, "command": command}, indent=1))
+        return EXIT_OK
+    click.echo(prompts_planning.table(made))
+    click.echo(f"\nthe script, job-1.sh in the job's folder:\n\n{script}")
+    click.echo(f"the command, given in that folder: {command}")
+    return EXIT_OK

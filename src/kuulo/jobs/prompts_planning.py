@@ -1,0 +1,191 @@
+"""From prompts to a job: how many tasks ask them, which each asks, and what it asks the scheduler for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from kuulo import machine, speeds
+from kuulo.errors import CannotRun
+from kuulo.jobs import packing, planning
+from kuulo.jobs.amounts import clock, duration, megabytes
+from kuulo.jobs.batch import Prompts, Share
+from kuulo.jobs.planning import MARGINS, Where
+from kuulo.jobs.settings import JobSettings
+from kuulo.jobs.table import where_of
+from kuulo.llm import batch as batches
+from kuulo.llm import pace, plan
+from kuulo.llm.batch import Request
+from kuulo.llm.plan import ChatPlan
+from kuulo.llm.serving import address
+from kuulo.llm.templates import Template
+from kuulo.machine import Machine
+from kuulo.schedulers.base import Resources
+from kuulo.site import Site
+
+BASE_MB = 2048
+"""Memory of a task beside its model."""
+
+STEP_MB = 1024
+MARGIN = 1.3
+UNLIMITED = 1 << 60
+LEAST_ROUNDS = 4
+"""A task has at least so many prompts for each that it asks at a time: else its slots stand empty at the end."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What was asked for. `given`: options of the language model, as they were typed; `named`: what the template was
+    called."""
+
+    source: Path
+    target: Path
+    requests: Sequence[Request]
+    given: Mapping[str, Any]
+    template: Template | None = None
+    named: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+    concurrency: int | None = None
+    any_model: bool = False
+    overwrite: bool = False
+
+
+def prompts(site: Site, jobs: JobSettings, wanted: Wanted, asked: Mapping[str, Any]) -> Prompts:
+    """The job. `asked`: flags for jobs. Raises KuuloError, also when the model cannot be asked there."""
+    there, chat = placed(jobs, wanted, asked)
+    memory_mb = megabytes(asked["mem"]) if asked["mem"] else memory_for(chat)
+    at_once = wanted.concurrency or (int(chat.options["parallel"]) if chat.starts_server else batches.AT_ONCE)
+    tables = [speeds.read(path) for path in (site.speeds_file(), site.centre.speeds) if path]
+    place = there.queue.partition or there.scheduler
+    speed = pace.estimate(chat, at_once, there.cpus, tables, place)
+    costs = [pace.cost(one, chat.options["max_tokens"]) / speed.speed for one in wanted.requests]
+    aim = planning.aim(jobs, asked, there.limits, speed.source)
+    most = max(1, len(costs) // (LEAST_ROUNDS * at_once))
+    tasks = shares(costs, min(most, packing.tasks_for(sum(costs), speed.load_s, aim)))
+    longest_s = max((speed.load_s + sum(costs[one.begin : one.end]) for one in tasks), default=0.0)
+    time, notes = planning.time_limit(asked, there.limits, longest_s, speed.source)
+    return Prompts(
+        source=wanted.source,
+        target=wanted.target,
+        digest=batches.digest(wanted.requests),
+        number=len(wanted.requests),
+        asked=_settled(wanted, chat),
+        engine=chat.engine,
+        model=chat.model_name,
+        model_sha256=chat.model.digest if chat.model else None,
+        concurrency=wanted.concurrency,
+        template=_named(wanted),
+        template_sha256=wanted.template.digest if wanted.template else None,
+        variables=dict(wanted.variables),
+        any_model=wanted.any_model,
+        overwrite=wanted.overwrite,
+        tasks=tuple((one,) for one in tasks),
+        resources=Resources(time, memory_mb, there.cpus, int(there.on_gpu)),
+        queue=there.queue,
+        finish_queue=there.finish_queue,
+        scheduler=there.scheduler,
+        at_once=asked["array_limit"] or jobs.at_once,
+        mail=asked["mail"],
+        mailer=there.mailer or jobs.mail,
+        pace=speed,
+        notes=(*notes, *chat.notes),
+    )
+
+
+def placed(jobs: JobSettings, wanted: Wanted, asked: Mapping[str, Any]) -> tuple[Where, ChatPlan]:
+    """Where the tasks go, and how they ask the model there. Raises KuuloError."""
+    made: dict[bool, ChatPlan] = {}
+
+    def wants(there: bool) -> bool:
+        """Whether the engine can use a GPU, where there is one."""
+        given = str(wanted.given.get("device", "auto"))
+        if given.startswith("cuda"):
+            return True
+        made[there] = planned(wanted, asked, gpus=int(there))
+        return made[there].on_gpu
+
+    where = planning.where(jobs, asked, wants)
+    chat = planned(wanted, asked, gpus=int(where.on_gpu), cpus=where.cpus, here=where.scheduler == "local")
+    if chat.base_url and where.scheduler != "local" and (chat.socket or _is_loopback(chat.base_url)):
+        raise CannotRun(
+            "the endpoint is on this machine alone, and a job runs on another one",
+            looked_at=str(chat.socket or chat.base_url),
+            do="leave --endpoint out, and each task starts the model itself",
+        )
+    return where, chat
+
+
+def planned(
+    wanted: Wanted, asked: Mapping[str, Any], *, gpus: int, cpus: int | None = None, here: bool = False
+) -> ChatPlan:
+    """How the model is asked on a node with so many GPUs; memory is asked for as it is needed, unless somebody said how
+    much there is."""
+    memory = megabytes(asked["mem"]) << 20 if asked["mem"] else machine.memory_bytes() if here else UNLIMITED
+    there = Machine(cpus or machine.cores(), memory, gpus)
+    return plan.make_for(wanted.given, wanted.concurrency, batches.AT_ONCE, there)
+
+
+def memory_for(chat: ChatPlan) -> int:
+    """MB to ask for where nobody has said it: the model with a margin, and the rest."""
+    needed = (chat.need.total if chat.need else 0) * MARGIN / 2**20 + BASE_MB
+    return int(-(-needed // STEP_MB) * STEP_MB)
+
+
+def shares(costs: Sequence[float], number: int) -> list[Share]:
+    """The prompts in so many shares of about the same cost, in order; fewer, where prompts are fewer. Pure."""
+    number = max(1, min(number, len(costs)))
+    whole, begin, gone, found = sum(costs), 0, 0.0, list[Share]()
+    for n, one in enumerate(costs):
+        gone += one
+        left, tasks = len(costs) - n - 1, number - len(found) - 1
+        if tasks and (left == tasks or gone >= whole * (len(found) + 1) / number):
+            found.append(Share(begin, n + 1))
+            begin = n + 1
+    return [*found, Share(begin, len(costs))]
+
+
+def table(made: Prompts) -> str:
+    """The plan for people. Pure."""
+    ask, speed = made.resources, made.pace
+    lines = [f"prompts     {made.number}", f"tasks       {len(made.tasks)}"]
+    if made.at_once:
+        lines[-1] += f", {made.at_once} at a time"
+    lines.append(f"model       {made.model or 'the one that the endpoint has'} ({made.engine})")
+    if speed:
+        factor, more = MARGINS[speed.source]
+        lines.append(f"speed       {speed.speed:.3g} tokens a second: {speed.why}")
+        lines.append(
+            f"time limit  {clock(60 * ask.minutes)} each; with an estimate: {factor:g} times it and {more} min"
+        )
+        lines.append(f"load        {duration(speed.load_s)}")
+    lines.append(f"memory      {ask.memory_mb} MB each")
+    lines.append(f"cores       {ask.cpus} each" + (f", {ask.gpus} GPU" if ask.gpus else ""))
+    lines.append(f"where       {where_of(made)}")
+    lines += [f"note        {note}" for note in made.notes]
+    return "\n".join(lines)
+
+
+def _settled(wanted: Wanted, chat: ChatPlan) -> dict[str, Any]:
+    """The options that tasks make their plan with: what was typed, what this shell's variables say, and what was
+    chosen. The rest is the settings', which nodes see too."""
+    simple = {name: chat.options[name] for name in chat.given if isinstance(chat.options[name], (str, int, float))}
+    chosen = {"engine": chat.engine, **({"model": chat.model_name} if chat.model_name else {})}
+    return {**simple, **chosen, **wanted.given}
+
+
+def _named(wanted: Wanted) -> str | None:
+    """How the template is found again from another folder: by its path, where it was named so."""
+    if wanted.template is None or wanted.named is None or wanted.template.origin != "file":
+        return wanted.named
+    return str(Path(wanted.named).expanduser().absolute())
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or address.is_loopback(host)
+    except ValueError:  # another name
+        return False

@@ -1,0 +1,120 @@
+"""One task of a job that asks a language model, on its node. It goes on where its journal ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+from kuulo import naming, report, speeds
+from kuulo.errors import EXIT_OK, EXIT_SOME_FAILED, CannotRun, KuuloError
+from kuulo.jobs import life, prompts
+from kuulo.jobs.batch import Prompts
+from kuulo.jobs.folder import PieceState, TaskLog
+from kuulo.jobs.prompts import Way
+from kuulo.llm import batch as batches
+from kuulo.llm import pace, session
+from kuulo.llm.batch import Batch, Journal, Ledger
+from kuulo.llm.plan import ChatPlan
+from kuulo.llm.session import Talk
+
+
+def run(job: Prompts, known: PieceState, log: TaskLog, round_: int, number: int) -> int:
+    """Ask what is left of a task; the exit code. Raises KuuloError."""
+    return _Task(job, known, log, round_, number).go()
+
+
+class _Task:
+    def __init__(self, job: Prompts, known: PieceState, log: TaskLog, round_: int, number: int) -> None:
+        self._job, self._known, self._log = job, known, log
+        self._round, self._number = round_, number
+        (self._share,) = job.tasks[number]
+        self._life = life.Life(log, round_)
+        self._said = time.monotonic()
+        self._before: int | None = None
+        self._done = 0
+
+    def go(self) -> int:
+        self._life.starts()
+        if self._known.state == report.DONE:
+            return self._life.finished(EXIT_OK)
+        if self._known.tries >= 2 and self._known.round == self._round:
+            self._log.say("ends", piece=0, state=report.FAILED, why=life.KILLED_TWICE, do="see the log")
+            life.say(f"failed: {prompts.called(self._share)}: {life.KILLED_TWICE}")
+            return self._life.finished(EXIT_SOME_FAILED)
+        told = life.listen()
+        try:
+            return self._asked()
+        except KeyboardInterrupt:
+            return self._life.stopped(told, came_further=self._before is not None and self._done > self._before)
+        except KuuloError as error:
+            cause = report.MEMORY if "memory" in error.what else None
+            self._life.finished(error.exit_code, why=error.what, do=error.do, cause=cause)
+            raise
+
+    def _asked(self) -> int:
+        found = prompts.requests(self._job)[self._share.begin : self._share.end]
+        plan = prompts.chat_plan(self._job)
+        at_once, began = prompts.at_once(self._job, plan), time.monotonic()
+        with session.opened(plan) as talk:
+            loaded = time.monotonic()
+            way = _way(talk, at_once)
+            self._log.say("ready", way=dataclasses.asdict(way), device=pace.device(plan))
+            journal = self._journal()
+            try:
+                asked = Batch(
+                    prompts.settled(self._job, found, way),
+                    way.identity,
+                    talk.client,
+                    at_once,
+                    batches.kept(self._job.target),
+                )
+                lines = asked.go(journal, self._progress)
+            finally:
+                journal.close()
+        ledger = Ledger.of(asked.requests, lines, asked.was_kept)
+        again = sum(line["error"] is None and not batches.is_final(line) for line in lines)
+        state = report.FAILED if again else report.DONE
+        why = f"{again} prompts were not answered: the server failed, or had too much to do" if again else None
+        self._log.say("ends", piece=0, state=state, **({"why": why} if why else {}))
+        life.say(f"{prompts.called(self._share)}: {ledger.answered} answered" + (f"; {why}" if why else ""))
+        return self._life.finished(
+            EXIT_SOME_FAILED if again else EXIT_OK,
+            load_ms=round((loaded - began) * 1000),
+            asked_ms=round((time.monotonic() - loaded) * 1000),
+            device=pace.device(plan),
+            processor=_processor(plan),
+            concurrency=at_once,
+            # of a run that asked all of it: what was kept took none of its time
+            tokens=None if asked.was_kept else pace.tokens(ledger.prompt_tokens, ledger.completion_tokens),
+        )
+
+    def _journal(self) -> Journal:
+        """Of this task alone: no two processes add to one file. Raises CannotRun."""
+        folder = batches.parts(self._job.target)
+        journal = Journal(folder / f"{self._number}.partial")
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            journal.open()
+        except OSError as error:
+            raise CannotRun(
+                f"the answers cannot be kept: {error.strerror or error}", looked_at=naming.shown(folder)
+            ) from error
+        return journal
+
+    def _progress(self, done: int, of: int) -> None:
+        """What was there before is said first."""
+        if self._before is None:
+            self._before = done
+            self._log.say("begins", piece=0, done=done)
+        self._done = done
+        if time.monotonic() - self._said >= life.SAY_EVERY_S:
+            self._said = time.monotonic()
+            self._log.say("progress", piece=0, done=done)
+
+
+def _way(talk: Talk, at_once: int) -> Way:
+    return Way(talk.identity, talk.client.endpoint.model, batches.defaults(talk), talk.note(), at_once)
+
+
+def _processor(plan: ChatPlan) -> str:
+    return speeds.gpu() if plan.on_gpu else speeds.node()
