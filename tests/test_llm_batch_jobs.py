@@ -325,14 +325,14 @@ def test_an_array_asks_all_and_goes_on_after_a_warning_and_a_kill(home: Home, tm
         assert done.returncode == 0, done.stderr
         job = Folder(Path(json.loads(done.stdout)["folder"]))
         array = job.rounds()[0].array
-        until(lambda: len(events(job, 0, "begins")) and questions(tmp_path / "s"))
+        until(lambda: len(events(job, 0, "begins")) and questions(tmp_path / "s"), 150)
         # While a task is starting, scancel says it more than once, and then that there is no such task any more.
         home.cluster.run(["scancel", "--signal=USR1", "--batch", f"{array}_0"], cwd=home.folder)
-        until(lambda: events(job, 1, "begins"))
+        until(lambda: events(job, 1, "begins"), 150)
         killed = events(job, 1, "starts")[0]["pid"]
         with contextlib.suppress(ProcessLookupError):
             os.kill(killed, signal.SIGKILL)
-        report = ended(job)
+        report = ended(job, 200)
         answered = questions(tmp_path / "s")
     assert report["counts"] == {"done": 16, "failed": 0}, (report, logs(job))
     assert [said(line) for line in read(home.folder / "p.answers.jsonl")] == [

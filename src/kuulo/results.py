@@ -58,7 +58,14 @@ class Results:
 
     def target(self, work: Work, format_: str) -> Path:
         """Where a format of a recording's transcript is."""
-        return self.folder / work.stem.with_name(work.stem.name + self._mark + formats.spec(format_).extension)
+        return self._target(work.stem, format_)
+
+    def master(self, stem: PurePath) -> Path:
+        """Where the master copy of a recording's transcript is."""
+        return self._target(stem, "json")
+
+    def _target(self, stem: PurePath, format_: str) -> Path:
+        return self.folder / stem.with_name(stem.name + self._mark + formats.spec(format_).extension)
 
     def belongs_to_another(self, stem: PurePath, path: Path) -> bool:
         """Whether the results of `stem` are there and another recording's: of another name, or of another place and

@@ -82,6 +82,12 @@ def show(job: str, as_json: bool) -> int:
         click.echo(f"{one.number} prompts: {counts}")
     else:
         _table([("state", "sound", "heard", "recording")] + [_file_row(file) for file in one.files])
+    for each in one.then:
+        what = f"{each['source']}: {each['task']}" if "task" in each else "then"
+        because = f": {each['why']}" if each.get("why") else ""
+        click.echo(f"\n{what} {each['state']}{because}" + (f"\n  what to do: {each['do']}" if each.get("do") else ""))
+        for path in each.get("outputs", ()):
+            click.echo(f"  {path}")
     for file in one.files:
         if file.why:
             click.echo(f"\n{file.source}: {file.why}" + (f"\n  what to do: {file.do}" if file.do else ""))
@@ -312,6 +318,20 @@ def finish(folder: str, round_: int) -> int:
     from kuulo.jobs import finish as work
 
     return work.run(Path(folder), round_)
+
+
+@jobs.command(hidden=True)
+@click.argument("folder")
+@click.argument("round_", type=int)
+def then(folder: str, round_: int) -> int:
+    """What a language model does with a job's transcripts: what its third script calls."""
+    from kuulo.cli import llm_task
+    from kuulo.jobs import then as work
+
+    def ask(made: Any, found: Any, given: Any, overwrite: bool, watch: Any) -> Any:
+        return llm_task.asked(made, found, given, overwrite=overwrite, watch=watch)
+
+    return work.run(Path(folder), round_, ask)
 
 
 def _jobs() -> Any:

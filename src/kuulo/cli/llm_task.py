@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,9 +85,16 @@ def carry_out(
 
 
 def asked(
-    made: Chain, found: Sequence[Path], given: dict[str, Any], *, overwrite: bool = False, quiet: bool = False
+    made: Chain,
+    found: Sequence[Path],
+    given: dict[str, Any],
+    *,
+    overwrite: bool = False,
+    quiet: bool = False,
+    watch: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
-    """Do the tasks, and say on standard error how it goes, without a word of the transcripts."""
+    """Do the tasks, and say on standard error how it goes, without a word of the transcripts. `watch` is told of
+    each."""
     from kuulo.llm import plan, session
     from kuulo.llm.asking import Asker
 
@@ -96,7 +103,12 @@ def asked(
         asker = Asker(talk)
         if not quiet:
             click.echo(f"{resolved.engine}, model {talk.client.endpoint.model}: {resolved.why}", err=True)
-        outcomes = made.go(found, asker, talk.note(), overwrite=overwrite, watch=lambda one: _say(one, quiet))
+
+        def tell(one: Outcome) -> None:
+            _say(one, quiet)
+            watch(one)
+
+        outcomes = made.go(found, asker, talk.note(), overwrite=overwrite, watch=tell)
         if not quiet:
             counted = "" if asker.counter.exact else "; tokens were estimated, since the server does not count them"
             if talk.context is None:

@@ -17,7 +17,7 @@ from kuulo.cli import flags, job_flags
 
 if TYPE_CHECKING:
     from kuulo.audio import Found
-    from kuulo.jobs.batch import Batch
+    from kuulo.jobs.batch import Batch, Then
     from kuulo.jobs.survey import Looked
     from kuulo.plan import Plan
     from kuulo.site import Settings
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 @click.option("--scheduler", metavar="NAME", help="slurm or local. Without it: Slurm where its commands are.")
 @job_flags.flags
 @click.option("--cut/--no-cut", default=True, help="Cut long recordings at silences, for several tasks.  [default: on]")
+@click.option("--then-time", metavar="TIME", help="Time limit of what --then does.  [default: 4:00:00]")
+@click.option("--then-mem", metavar="SIZE", help="Memory for it. Without it: what the language model takes.")
 @click.option("--dry-run", is_flag=True, help="Show the plan, the script and the command, and submit nothing.")
 @click.option("--test-only", is_flag=True, help="As --dry-run, and ask the scheduler when it would start.")
 @click.option("--quiet", "-q", is_flag=True, help="Show errors alone.")
@@ -60,25 +62,15 @@ def submit(inputs: tuple[str, ...], **arguments: Any) -> int:
         given["existing"] = chosen[0]
     files = site.load()
     settings = _elsewhere(site.settle(files, given))
-    if settings.values["then"]:
-        _without_then(settings)
     found = audio.find(
         [os.path.normpath(Path.cwd() / path) for path in inputs]
     )  # its own words about what is not there
     if settings.origin["scratch"] == "site":  # which folder that is, the node says
         settings = dataclasses.replace(settings, values={**settings.values, "scratch": None})
     resolved = plan.resolve(settings, survey.facts(files), max(1, len(found.recordings)))
+    if not settings.values["then"] and (arguments["then_time"] or arguments["then_mem"]):
+        raise UsageError("--then-time and --then-mem are for what --then does", do="--then summary")
     return _submit(files, resolved, found, arguments)
-
-
-def _without_then(settings: Settings) -> None:
-    """Tasks after the transcripts are not for jobs yet: raises UsageError when they were asked for here."""
-    from kuulo.errors import UsageError
-
-    do = f"kuulo llm task {settings.values['then']} {settings.values['output']}, when the job is done"
-    if settings.origin["then"] == "flag":
-        raise UsageError("kuulo submit takes no --then", do=do)
-    click.echo(f"then = {settings.values['then']} of your settings is not done in a job: {do}", err=True)
 
 
 def _elsewhere(settings: Settings) -> Settings:
@@ -98,22 +90,37 @@ def _submit(files: Any, resolved: Plan, found: Found, asked: Mapping[str, Any]) 
     jobs = files.jobs()
     look_only = asked["dry_run"] or asked["test_only"]
     output = Path(resolved.options["output"])
+    then, lines = _then(jobs, resolved, asked)
     if look_only:
         looked = looking.look(resolved, found, claims.alive(output), look_only=True)
         batch = planning.batch(files, jobs, resolved, looked, asked)
-        return _show(batch, looked, asked)
+        return _show(dataclasses.replace(batch, then=then), looked, asked, lines)
     Results(resolved).make_folder()
     with claims.submitting(output):
         looked = looking.look(resolved, found, claims.alive(output))
         if not looked.items:
-            return _nothing(looked, asked)
-        batch = planning.batch(files, jobs, resolved, looked, asked)
+            return _nothing(looked, asked, resolved)
+        batch = dataclasses.replace(planning.batch(files, jobs, resolved, looked, asked), then=then)
         folder = files.jobs_folder().new()
         round_ = submission.new(folder, batch)
     return _submitted(folder, batch, looked, round_, asked)
 
 
-def _nothing(looked: Looked, asked: Mapping[str, Any]) -> int:
+def _then(jobs: Any, resolved: Plan, asked: Mapping[str, Any]) -> tuple[Then | None, list[str]]:
+    """What a language model does when the transcripts are there, and its lines of the plan. Raises KuuloError."""
+    if not resolved.options["then"]:
+        return None, []
+    from kuulo.jobs import amounts
+    from kuulo.jobs import then as following
+
+    made, what = following.planned(jobs, resolved.options, asked)
+    ask = made.resources
+    gpus = f", {ask.gpus} GPU" if ask.gpus else ""
+    limit = f"{amounts.clock(60 * ask.minutes)}, {ask.memory_mb} MB, {ask.cpus} cores{gpus}"
+    return made, [*what.shown(), f"in a job after all others: {limit}"]
+
+
+def _nothing(looked: Looked, asked: Mapping[str, Any], resolved: Plan) -> int:
     """All of it is done, in another job's hands, or no recording."""
     from kuulo.errors import EXIT_OK, EXIT_SOME_FAILED
 
@@ -123,6 +130,8 @@ def _nothing(looked: Looked, asked: Mapping[str, Any]) -> int:
         _say_looked(looked, asked)
         if not asked["quiet"]:
             click.echo("nothing is left to submit", err=True)
+            if resolved.options["then"] and looked.done:
+                click.echo(f"the transcripts are there: kuulo llm task {resolved.options['then']} FOLDER", err=True)
     return EXIT_SOME_FAILED if looked.refused else EXIT_OK
 
 
@@ -131,6 +140,7 @@ def _submitted(folder: Any, batch: Batch, looked: Looked, round_: Any, asked: Ma
 
     if asked["as_json"]:
         said = {"job": folder.name, "folder": str(folder.path), "array": round_.array, "finish": round_.finish}
+        said |= {"then": round_.then} if round_.then else {}
         click.echo(json.dumps({**said, **_counts(looked), "tasks": len(batch.tasks)}, indent=1))
         return EXIT_OK
     _say_looked(looked, asked)
@@ -173,7 +183,7 @@ def _counts(looked: Looked) -> dict[str, Any]:
     }
 
 
-def _show(batch: Batch, looked: Looked, asked: Mapping[str, Any]) -> int:
+def _show(batch: Batch, looked: Looked, asked: Mapping[str, Any], then: list[str]) -> int:
     """The plan, the script and the exact command."""
     from kuulo import schedulers
     from kuulo.errors import EXIT_OK
@@ -196,6 +206,8 @@ def _show(batch: Batch, looked: Looked, asked: Mapping[str, Any]) -> int:
         return EXIT_OK
     _say_looked(looked, asked)
     click.echo(table.table(batch))
+    for line in then:
+        click.echo(line)
     click.echo(f"\nthe script, job-1.sh in the job's folder:\n\n{script}")
     click.echo(f"the command, given in that folder: {command}")
     if starts:

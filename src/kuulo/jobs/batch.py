@@ -84,6 +84,8 @@ class Job(Protocol):
     @property
     def mailer(self) -> str: ...
     @property
+    def then(self) -> Then | None: ...
+    @property
     def refused(self) -> Sequence[Refused]: ...
     @property
     def notes(self) -> Sequence[str]: ...
@@ -98,6 +100,24 @@ class Job(Protocol):
     @property
     def key(self) -> str:
         """Digest of how the results are made."""
+
+
+@dataclass(frozen=True)
+class Then:
+    """Tasks of a language model on a job's transcripts, when these are all there: a submission of its own, which asks
+    for what the model needs. `parameters` are the tasks', `asked` the options of the language model, both by name;
+    `templates` has each task's template by its digest, `model_sha256` is of the model: another one is refused. Paths
+    among them are as they were typed in the folder `place`."""
+
+    tasks: tuple[str, ...]
+    parameters: Mapping[str, str]
+    asked: Mapping[str, Any]
+    templates: Mapping[str, str]
+    model: str | None
+    model_sha256: str | None
+    place: str
+    resources: Resources
+    queue: Queue
 
 
 @dataclass(frozen=True)
@@ -119,6 +139,7 @@ class Batch:
     turns_pace: Pace | None = None
     refused: tuple[Refused, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    then: Then | None = None
 
     @property
     def output(self) -> Path:
@@ -177,6 +198,11 @@ class Prompts:
     pace: Pace | None = None
     refused: tuple[Refused, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def then(self) -> None:
+        """Nothing follows answers."""
+        return None
 
     @property
     def output(self) -> Path:

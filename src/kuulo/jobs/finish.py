@@ -77,15 +77,25 @@ def _goes_on(
     say(f"{more.why}: going on in round {made.number}{memory}")
     if batch.mail and batch.mailer == "scheduler":
         _quiet(batch, rounds[-1])
+    if rounds[-1].then:
+        _withdraw(batch, rounds[-1])
     return True
 
 
 def _quiet(batch: Job, round_: Round) -> None:
     """The scheduler is to send one mail, when all is over, and not one about this."""
     try:
-        schedulers.of(batch.scheduler).quiet([round_.finish])
+        schedulers.of(batch.scheduler).quiet([round_.then or round_.finish])
     except CannotRun as error:
         say(f"a mail too many may come: {error.what}")
+
+
+def _withdraw(batch: Job, round_: Round) -> None:
+    """What was to follow this round follows the next one, which has been submitted with it."""
+    try:
+        schedulers.of(batch.scheduler).cancel([round_.then])
+    except CannotRun as error:
+        say(f"what was to follow round {round_.number} will find that it is not the last: {error.what}")
 
 
 def conclude(job: Folder, batch: Batch, items: Sequence[ItemState], tasks: Sequence[TaskState]) -> int:
@@ -107,7 +117,7 @@ def conclude(job: Folder, batch: Batch, items: Sequence[ItemState], tasks: Seque
     for outcome in outcomes:
         if outcome.state == report.FAILED:
             say(f"failed: {outcome.source}: {outcome.why}")
-    if batch.mail and batch.mailer == "sendmail":
+    if batch.mail and batch.mailer == "sendmail" and batch.then is None:
         mail.tell(batch, job, summary(whole), failed)
     return EXIT_SOME_FAILED if failed else EXIT_OK
 

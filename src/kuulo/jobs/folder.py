@@ -34,8 +34,8 @@ IN_WORK, LEFT = "in work", "left"
 
 @dataclass(frozen=True)
 class Round:
-    """One submission of tasks, and of the work that comes after them. `why` says why it is not the first. `asked_by`:
-    "submit", "finish" (of itself) or "retry" (somebody)."""
+    """One submission of tasks, of what counts them when they have ended, and of what a language model does then. `why`
+    says why it is not the first. `asked_by`: "submit", "finish" (of itself) or "retry" (somebody)."""
 
     number: int
     tasks: tuple[int, ...]
@@ -45,10 +45,11 @@ class Round:
     submitted: str = ""
     why: str = ""
     asked_by: str = "submit"
+    then: str = ""
 
     @property
     def ids(self) -> tuple[str, ...]:
-        return tuple(i for i in (self.array, self.finish) if i)
+        return tuple(i for i in (self.array, self.finish, self.then) if i)
 
 
 @dataclass
@@ -108,7 +109,7 @@ class Folder:
         atomic.write_json(self.path / f"round-{round_.number}.json", asdict(round_))
 
     def report(self) -> dict[str, Any] | None:
-        """What became of each recording; None as long as the job is not over."""
+        """What became of each recording; None as long as they are not counted."""
         try:
             return _json(self.path / REPORT)
         except CannotRun:

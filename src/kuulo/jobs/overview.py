@@ -80,6 +80,8 @@ class Overview:
     left_s: float | None = None
     output: str = ""
     notes: tuple[str, ...] = field(default=())
+    then: tuple[Mapping[str, Any], ...] = ()
+    """What became of each of the tasks that followed."""
     kind: str = plan_file.RECORDINGS
     counts: Mapping[str, int] = field(default_factory=dict)
 
@@ -116,7 +118,7 @@ def look(job: Folder, silent: dict[str, str] | None = None) -> Overview:
     try:
         batch, rounds, said = plan_file.read(job.path), job.rounds(), job.report()
         states: States = {}
-        if said is None or not all(r.finish for r in rounds):
+        if said is None or not all(r.finish for r in rounds) or awaits(rounds, said):
             rounds, states = _ask(job, batch.scheduler, silent)
             said = job.report()  # once more: what has ended by what the scheduler says has written it
         tasks = tasks_of(job, [len(task) for task in batch.tasks])
@@ -229,6 +231,7 @@ def common(
         ends_by=max((s.ends_by for s in known.values() if s.state == RUNNING and s.ends_by), default=None),
         output=naming.shown(batch.output),
         notes=tuple(f"round {r.number}: {r.why}" for r in rounds if r.why),
+        then=tuple((said or {}).get("then", ())),
     )
 
 
@@ -247,8 +250,11 @@ def state_of(
     if of_tasks[WAITING]:
         return WAITING, next(s.reason for s in known.values() if s.state == WAITING)
     if said is not None:
-        failed = said["counts"]["failed"]
-        return (report.FAILED, f"{failed} failed") if failed else (report.DONE, "")
+        if awaits(rounds, said):
+            return _following(states.get((rounds[-1].then, None)), silent)
+        failed, undone = said["counts"]["failed"], undone_of(said)
+        reasons = [*([f"{failed} failed"] if failed else []), *([f"then: {undone} failed"] if undone else [])]
+        return (report.FAILED, "; ".join(reasons)) if reasons else (report.DONE, "")
     if silent:
         return (RUNNING if any(_seems_alive(task) for task in tasks) else "unknown"), silent
     last = rounds[-1] if rounds else None
@@ -258,6 +264,30 @@ def state_of(
     if (finish and finish.state == CANCELLED) or of_tasks[CANCELLED]:
         return CANCELLED, "what is done stays; kuulo jobs retry goes on"
     return LOST, "nothing of it is queued any more; kuulo jobs retry goes on"
+
+
+def awaits(rounds: Sequence[Round], said: Mapping[str, Any]) -> bool:
+    """Whether a job whose recordings are counted has something to follow that has not ended."""
+    return bool(rounds and rounds[-1].then) and "then" not in said
+
+
+def undone_of(said: Mapping[str, Any]) -> int:
+    """How many of the results of what followed are not there, or not wholly."""
+    return sum(one["state"] not in (report.DONE, report.SKIPPED) for one in said.get("then", ()))
+
+
+def _following(state: State | None, silent: str) -> tuple[str, str]:
+    """The state of a job of which a language model's part is left."""
+    if state and state.state == RUNNING:
+        return FINISHING, "the transcripts are there; a language model works on them"
+    if state and state.state == WAITING:
+        because = f": {state.reason}" if state.reason else ""
+        return FINISHING, f"the transcripts are there; what follows waits{because}"
+    if state and state.state == CANCELLED:
+        return CANCELLED, "the transcripts are there; kuulo jobs retry does what was to follow"
+    if silent:
+        return FINISHING, silent
+    return report.FAILED, "the transcripts are there, and what was to follow was not done; kuulo jobs retry goes on"
 
 
 def _seems_alive(task: TaskState) -> bool:

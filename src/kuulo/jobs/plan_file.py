@@ -16,7 +16,7 @@ import kuulo
 from kuulo import atomic, options, plan
 from kuulo.environments.installed import Environment
 from kuulo.errors import CannotRun
-from kuulo.jobs.batch import Batch, Item, Job, Pace, Piece, Prompts, Refused, Share
+from kuulo.jobs.batch import Batch, Item, Job, Pace, Piece, Prompts, Refused, Share, Then
 from kuulo.jobs.folder import PLAN
 from kuulo.plan import Diarizer, Model, Plan
 from kuulo.schedulers.base import Queue, Resources
@@ -77,6 +77,7 @@ def _recordings(batch: Batch) -> dict[str, Any]:
         "items": [{**dataclasses.asdict(i), "path": str(i.path), "stem": str(i.stem)} for i in batch.items],
         "pace": dataclasses.asdict(batch.pace) if batch.pace else None,
         "turns_pace": dataclasses.asdict(batch.turns_pace) if batch.turns_pace else None,
+        "then": dataclasses.asdict(batch.then) if batch.then else None,
     }
 
 
@@ -120,6 +121,7 @@ def _read_recordings(said: Mapping[str, Any], queued: Mapping[str, Any]) -> Batc
         items=tuple(Item(**{**i, "path": Path(i["path"]), "stem": PurePath(i["stem"])}) for i in said["items"]),
         tasks=tuple(tuple(Piece(**piece) for piece in task) for task in said["tasks"]),
         turns_pace=Pace(**said["turns_pace"]) if said["turns_pace"] else None,
+        then=_then(said["then"]) if said["then"] else None,
         **queued,
     )
 
@@ -168,6 +170,11 @@ def _plan(said: Mapping[str, Any]) -> Plan:
             do="submit it again",
         )
     return made
+
+
+def _then(said: Mapping[str, Any]) -> Then:
+    made = {"tasks": tuple(said["tasks"]), "resources": Resources(**said["resources"]), "queue": _queue(said["queue"])}
+    return Then(**{**said, **made})
 
 
 def _queue(said: Mapping[str, Any]) -> Queue:

@@ -72,7 +72,7 @@ def prompts(site: Site, jobs: JobSettings, wanted: Wanted, asked: Mapping[str, A
         target=wanted.target,
         digest=batches.digest(wanted.requests),
         number=len(wanted.requests),
-        asked=_settled(wanted, chat),
+        asked=settled(wanted.given, chat),
         engine=chat.engine,
         model=chat.model_name,
         model_sha256=chat.model.digest if chat.model else None,
@@ -109,13 +109,22 @@ def placed(jobs: JobSettings, wanted: Wanted, asked: Mapping[str, Any]) -> tuple
 
     where = planning.where(jobs, asked, wants)
     chat = planned(wanted, asked, gpus=int(where.on_gpu), cpus=where.cpus, here=where.scheduler == "local")
-    if chat.base_url and where.scheduler != "local" and (chat.socket or _is_loopback(chat.base_url)):
-        raise CannotRun(
-            "the endpoint is on this machine alone, and a job runs on another one",
-            looked_at=str(chat.socket or chat.base_url),
-            do="leave --endpoint out, and each task starts the model itself",
-        )
+    if where.scheduler != "local" and is_here_alone(chat):
+        raise out_of_reach(chat)
     return where, chat
+
+
+def is_here_alone(chat: ChatPlan) -> bool:
+    """Whether a plan asks an endpoint that no other machine reaches."""
+    return bool(chat.base_url) and (chat.socket is not None or _is_loopback(str(chat.base_url)))
+
+
+def out_of_reach(chat: ChatPlan) -> CannotRun:
+    return CannotRun(
+        "the endpoint is on this machine alone, and a job runs on another one",
+        looked_at=str(chat.socket or chat.base_url),
+        do="leave the endpoint out, and the job starts the model itself",
+    )
 
 
 def planned(
@@ -168,12 +177,12 @@ def table(made: Prompts) -> str:
     return "\n".join(lines)
 
 
-def _settled(wanted: Wanted, chat: ChatPlan) -> dict[str, Any]:
-    """The options that tasks make their plan with: what was typed, what this shell's variables say, and what was
+def settled(given: Mapping[str, Any], chat: ChatPlan) -> dict[str, Any]:
+    """The options that a job makes its plan with: what was typed, what this shell's variables say, and what was
     chosen. The rest is the settings', which nodes see too."""
     simple = {name: chat.options[name] for name in chat.given if isinstance(chat.options[name], (str, int, float))}
     chosen = {"engine": chat.engine, **({"model": chat.model_name} if chat.model_name else {})}
-    return {**simple, **chosen, **wanted.given}
+    return {**simple, **chosen, **given}
 
 
 def _named(wanted: Wanted) -> str | None:

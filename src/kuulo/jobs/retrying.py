@@ -51,7 +51,8 @@ def retry(job: Folder, time: str | None, memory: str | None) -> Round:
 
 
 def _is_unjoined(batch: Batch | Prompts, said: Mapping[str, Any]) -> bool:
-    """Whether its tasks have done all, and what they made was not put together."""
+    """Whether its tasks have done all, and what they made was not put together, or what was to follow is not done."""
     if isinstance(batch, Prompts):
         return not batch.target.exists()
-    return bool(said["counts"]["failed"] > len(batch.refused))
+    followed = batch.then is None or ("then" in said and not overview.undone_of(said))
+    return bool(said["counts"]["failed"] > len(batch.refused)) or not followed

@@ -12,7 +12,7 @@ from pathlib import Path
 from kuulo import atomic, naming, schedulers
 from kuulo.errors import CannotRun, KuuloError
 from kuulo.jobs import claims, plan_file
-from kuulo.jobs.batch import Batch, Job, Prompts
+from kuulo.jobs.batch import Batch, Job, Prompts, Then
 from kuulo.jobs.folder import Folder, Round, now
 from kuulo.schedulers.base import Array, Resources
 
@@ -41,7 +41,7 @@ def array(folder: Path, name: str, batch: Job, round_: Round) -> Array:
 
 
 def finish(folder: Path, name: str, batch: Job, round_: Round) -> Array:
-    """What comes after a round's tasks, however they ended."""
+    """What comes after a round's tasks, however they ended. Of several that come after, the last one tells."""
     return Array(
         name=f"kuulo-{name}-finish",
         folder=folder,
@@ -50,6 +50,21 @@ def finish(folder: Path, name: str, batch: Job, round_: Round) -> Array:
         after=(round_.array,) if round_.array else ("ARRAY",),
         queue=batch.finish_queue,
         log=f"logs/finish{round_.number}.txt",
+        mail=batch.mail if batch.mailer == "scheduler" and batch.then is None else None,
+        comment=f"kuulo {name}",
+    )
+
+
+def then(folder: Path, name: str, batch: Job, what: Then, round_: Round) -> Array:
+    """What a language model does when all is counted."""
+    return Array(
+        name=f"kuulo-{name}-then",
+        folder=folder,
+        command=(*_kuulo(), "then", str(folder), str(round_.number)),
+        resources=what.resources,
+        after=(round_.finish,) if round_.finish else ("FINISH",),
+        queue=what.queue,
+        log=f"logs/then{round_.number}.txt",
         mail=batch.mail if batch.mailer == "scheduler" else None,
         comment=f"kuulo {name}",
     )
@@ -115,6 +130,11 @@ def _submit(folder: Folder, batch: Job, round_: Round) -> Round:
         _write(folder.path / end, scheduler.script(after))
         round_ = dataclasses.replace(round_, finish=scheduler.submit(after, end))
         folder.write_round(round_)
+        if batch.then is not None:
+            last, following = f"then-{round_.number}.sh", then(folder.path, folder.name, batch, batch.then, round_)
+            _write(folder.path / last, scheduler.script(following))
+            round_ = dataclasses.replace(round_, then=scheduler.submit(following, last))
+            folder.write_round(round_)
     except (KuuloError, OSError):
         scheduler.cancel(round_.ids)
         raise

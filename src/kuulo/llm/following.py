@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kuulo.llm import chain as chains
 from kuulo.llm import options, plan, tasks
 from kuulo.llm.chain import Chain
 from kuulo.llm.plan import ChatPlan
+from kuulo.machine import Machine
 
 
 @dataclass(frozen=True)
 class Following:
-    """Tasks on transcripts that are not there yet. `flags`: options of the language model."""
+    """Tasks on transcripts that are not there yet. `flags`: options of the language model; `parameters`: of the tasks
+    and their templates."""
 
     chain: Chain
     flags: Mapping[str, Any]
     plan: ChatPlan
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def names(self) -> str:
@@ -45,10 +48,11 @@ class Following:
         ]
 
 
-def of(values: Mapping[str, Any]) -> Following:
-    """What `then` and `then_option` ask for. Raises UsageError, and as `plan.make` when no model can be asked."""
+def of(values: Mapping[str, Any], elsewhere: Machine | None = None) -> Following:
+    """What `then` and `then_option` ask for, on this machine or one like `elsewhere`. Raises UsageError, and as
+    `plan.make` when no model can be asked."""
     told = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values["then_option"].items()}
     flags = {key: value for key, value in told.items() if key in options.BY_NAME}
     parameters = {key: value for key, value in told.items() if key not in flags}
     chain = chains.chain(tasks.names(str(values["then"])), parameters)
-    return Following(chain, flags, plan.make(flags))
+    return Following(chain, flags, plan.make(flags, elsewhere=elsewhere), parameters)

@@ -1,0 +1,202 @@
+"""What a language model does with a job's transcripts when they are all there: `kuulo submit --then`.
+
+It is planned when the job is submitted, and is a submission of its own, since a language model wants other memory and
+another GPU than speech. It may be killed and started again: results that are there are not made again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+from kuulo import machine, naming, report
+from kuulo.errors import EXIT_OK, EXIT_SOME_FAILED, CannotRun, KuuloError
+from kuulo.jobs import finish, life, mail, overview, plan_file, planning, prompts_planning
+from kuulo.jobs.amounts import megabytes, minutes
+from kuulo.jobs.batch import Batch, Then
+from kuulo.jobs.folder import REPORT, Folder
+from kuulo.jobs.queues import TASKS_ALONE
+from kuulo.jobs.settings import JobSettings
+from kuulo.llm import chain as chains
+from kuulo.llm import plan as plans
+from kuulo.llm.chain import FAILED, PARTLY, Chain, Outcome
+from kuulo.llm.following import Following
+from kuulo.llm.plan import ChatPlan
+from kuulo.machine import Machine
+from kuulo.results import Results
+from kuulo.schedulers.base import Resources
+
+MINUTES = 240
+"""The time limit where nobody says one. What is not done by then goes on in another run by itself."""
+
+Ask = Callable[[Chain, Sequence[Path], dict[str, Any], bool, Callable[[Outcome], None]], list[Outcome]]
+"""Does tasks on transcripts: the chain, the transcripts, options of the language model, whether results may be
+overwritten, and who is told of each."""
+
+
+# ------------------------------------------------------------------ when it is submitted
+
+
+def planned(jobs: JobSettings, values: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[Then, Following]:
+    """What is to follow. `values`: the settings of `kuulo submit`; `asked`: its flags. Raises KuuloError for everything
+    that would be refused then."""
+    from kuulo.llm import following
+
+    made: list[Following] = []
+
+    def wants(there: bool) -> bool:
+        made.append(following.of(values, elsewhere=_node(asked, gpus=int(there))))
+        return made[-1].plan.on_gpu
+
+    where = planning.where(jobs, _flags(asked), wants)
+    local = where.scheduler == "local"
+    what = following.of(values, elsewhere=_node(asked, gpus=int(where.on_gpu), cpus=where.cpus, here=local))
+    if not local and prompts_planning.is_here_alone(what.plan):
+        raise prompts_planning.out_of_reach(what.plan)
+    limit = where.limits.minutes
+    time = minutes(asked["then_time"]) if asked["then_time"] else min(MINUTES, limit or MINUTES)
+    memory = megabytes(asked["then_mem"]) if asked["then_mem"] else prompts_planning.memory_for(what.plan)
+    return _then(what, Resources(time, memory, where.cpus, int(where.on_gpu)), where), what
+
+
+def _then(what: Following, resources: Resources, where: planning.Where) -> Then:
+    chat = what.plan
+    return Then(
+        tasks=tuple(link.task.name for link in what.chain.links),
+        parameters=dict(what.parameters),
+        asked=prompts_planning.settled(what.flags, chat),
+        templates={link.task.name: link.template.digest for link in what.chain.links},
+        model=chat.model_name,
+        model_sha256=chat.model.digest if chat.model else None,
+        place=str(Path.cwd()),
+        resources=resources,
+        queue=dataclasses.replace(
+            where.queue, extra=tuple((k, v) for k, v in where.queue.extra if k not in TASKS_ALONE)
+        ),
+    )
+
+
+def _flags(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the flags for the tasks of speech, those that are the language model's too: who pays, where, and cores."""
+    return {**asked, "mem": None, "time_": None}
+
+
+def _node(asked: Mapping[str, Any], *, gpus: int, cpus: int | None = None, here: bool = False) -> Machine:
+    given = asked["then_mem"]
+    memory = megabytes(given) << 20 if given else machine.memory_bytes() if here else prompts_planning.UNLIMITED
+    return Machine(cpus or machine.cores(), memory, gpus)
+
+
+# ------------------------------------------------------------------ on its node
+
+
+def run(folder: Path, round_: int, ask: Ask) -> int:
+    """Do it; the exit code. Raises KuuloError."""
+    job = Folder(folder)
+    batch = plan_file.read(folder)
+    assert isinstance(batch, Batch) and batch.then is not None
+    rounds = job.rounds()
+    if not rounds or rounds[-1].number != round_:
+        finish.say(f"round {round_} is not the job's last: nothing to do")
+        return EXIT_OK
+    said = job.report()
+    if said is None:
+        raise CannotRun(
+            "the job's transcripts were not counted, so that nothing can follow",
+            looked_at=str(job.path / "logs"),
+            do=f"kuulo jobs retry {job.name}",
+        )
+    if "then" in said:  # its node failed after all was done
+        return _code(said)
+    outcomes: list[Outcome] = []
+    told = life.listen()
+    try:
+        _do(batch, batch.then, said, ask, outcomes.append)
+        ended = [one.to_json() for one in outcomes]
+    except KeyboardInterrupt:
+        return _stopped(told, came_further=any(one.state in ("done", PARTLY) for one in outcomes))
+    except KuuloError as error:
+        finish.say(f"{', '.join(batch.then.tasks)}: {error}")
+        ended = [*(one.to_json() for one in outcomes), {"state": FAILED, "why": error.what, "do": error.do}]
+    _tell(job, batch, said, ended)
+    return _code(said)
+
+
+def masters(batch: Batch, said: Mapping[str, Any]) -> list[Path]:
+    """The transcripts of a job's recordings that are done, in their order."""
+    results = Results(batch.plan)
+    return [
+        results.master(PurePath(item.stem))
+        for item, file in zip(batch.items, said["files"], strict=False)
+        if file["state"] in (report.DONE, report.SKIPPED)
+    ]
+
+
+def _do(batch: Batch, then: Then, said: Mapping[str, Any], ask: Ask, watch: Callable[[Outcome], None]) -> None:
+    """Raises KuuloError."""
+    try:
+        os.chdir(then.place)
+    except OSError as error:
+        raise CannotRun(
+            f"the folder that the job was submitted in is not on this node: {error.strerror}",
+            looked_at=naming.shown(then.place),
+            do="submit from a folder that the nodes see",
+        ) from error
+    chain = chains.chain(then.tasks, then.parameters)
+    for link in chain.links:
+        if link.template.digest != then.templates[link.task.name]:
+            raise _changed(f"the template {link.template.name}", link.template.source)
+    chat = plans.make(then.asked)
+    if (chat.model.digest if chat.model else None) != then.model_sha256:
+        raise _changed(f"the model {then.model}", _where(chat))
+    found = masters(batch, said)
+    if found:
+        overwrite = batch.plan.options["existing"] == "overwrite"
+        ask(chain, found, dict(then.asked), overwrite, watch)
+
+
+def _where(chat: ChatPlan) -> str:
+    return str(chat.model.path) if chat.model else chat.engine
+
+
+def _changed(what: str, looked_at: str) -> CannotRun:
+    return CannotRun(
+        f"{what} has changed since the job was submitted: something else would come of it",
+        looked_at=looked_at,
+        do="kuulo llm task does it with what is there now",
+    )
+
+
+def _stopped(told: life.Told, *, came_further: bool) -> int:
+    """The exit code of a run that was stopped."""
+    from signal import SIGUSR1
+
+    from kuulo.errors import EXIT_INTERRUPTED
+    from kuulo.schedulers.base import AGAIN
+
+    if told.signal != SIGUSR1:
+        return EXIT_INTERRUPTED
+    if came_further:
+        life.say("the time is nearly over: going on in the next run")
+        return AGAIN
+    life.say(f"{life.NO_FURTHER}: more time, with --then-time")
+    return EXIT_SOME_FAILED
+
+
+def _code(said: Mapping[str, Any]) -> int:
+    return EXIT_SOME_FAILED if overview.undone_of(said) else EXIT_OK
+
+
+def _tell(job: Folder, batch: Batch, said: dict[str, Any], ended: list[dict[str, Any]]) -> None:
+    """In the reports, and by mail."""
+    said["then"] = ended
+    finish.write(batch.output / REPORT, said)
+    finish.write(job.path / REPORT, said)
+    if batch.mail and batch.mailer == "sendmail":
+        undone = overview.undone_of(said)
+        failed = int(said["counts"][report.FAILED]) + undone
+        tasks = f"{', '.join(batch.then.tasks)}: {len(ended) - undone} of {len(ended)} done" if batch.then else ""
+        mail.tell(batch, job, f"{len(said['files'])} recordings, then {tasks}", failed)
