@@ -116,7 +116,8 @@ def _then(jobs: Any, resolved: Plan, asked: Mapping[str, Any]) -> tuple[Then | N
     made, what = following.planned(jobs, resolved.options, asked)
     ask = made.resources
     gpus = f", {ask.gpus} GPU" if ask.gpus else ""
-    limit = f"{amounts.clock(60 * ask.minutes)}, {ask.memory_mb} MB, {ask.cpus} cores{gpus}"
+    cores = f"{ask.cpus} {'core' if ask.cpus == 1 else 'cores'}"
+    limit = f"{amounts.clock(60 * ask.minutes)}, {ask.memory_mb} MB, {cores}{gpus}"
     return made, [*what.shown(), f"in a job after all others: {limit}"]
 
 

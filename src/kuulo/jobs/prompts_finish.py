@@ -46,7 +46,7 @@ def conclude(job: Folder, made: Prompts, tasks: Sequence[TaskState], states: Map
             why, do = account.why_left(task, states.get(task.number))
             why = str(task.pieces[0].fields.get("why") or why or "its task ended before it asked all")
             failures.append({"source": prompts.called(made.tasks[task.number][0]), "why": why, "do": do})
-    said = {
+    said: dict[str, Any] = {
         "schema": 1,
         "job": job.name,
         "counts": counts,
@@ -61,6 +61,8 @@ def conclude(job: Folder, made: Prompts, tasks: Sequence[TaskState], states: Map
     claims.withdraw(made.output, job.name)
     finish.remember(observations(made, tasks))
     finish.say(summary(counts, gathered.missing))
+    if cut := said.get("ledger", {}).get("cut"):
+        finish.say(f"{cut} answers were cut: --max-tokens or the context was reached")
     for failure in failures:
         finish.say(f"failed: {failure['source']}: {failure['why']}")
     if gathered.missing:

@@ -33,6 +33,8 @@ def overview(
     counts = said["counts"] if said else {report.DONE: done, LEFT: made.number - done}
     speed = overviews.pace_of(tasks, begun, rounds, now, lambda task, n: answered(made, task))
     is_running = one.state == RUNNING
+    if one.state == overviews.FINISHING and not silent:
+        one = dataclasses.replace(one, reason="the answers are put together")
     return dataclasses.replace(
         one,
         kind=plan_file.PROMPTS,

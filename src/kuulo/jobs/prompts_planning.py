@@ -12,7 +12,7 @@ from kuulo import machine, speeds
 from kuulo.errors import CannotRun
 from kuulo.jobs import packing, planning
 from kuulo.jobs.amounts import clock, duration, megabytes
-from kuulo.jobs.batch import Prompts, Share
+from kuulo.jobs.batch import Pace, Prompts, Share
 from kuulo.jobs.planning import MARGINS, Where
 from kuulo.jobs.settings import JobSettings
 from kuulo.jobs.table import where_of
@@ -29,8 +29,9 @@ from kuulo.site import Site
 BASE_MB = 2048
 """Memory of a task beside its model."""
 
-STEP_MB = 1024
+STEP_MB = 512
 MARGIN = 1.3
+MEASURED_MARGIN = 1.25
 UNLIMITED = 1 << 60
 LEAST_ROUNDS = 4
 """A task has at least so many prompts for each that it asks at a time: else its slots stand empty at the end."""
@@ -56,11 +57,11 @@ class Wanted:
 def prompts(site: Site, jobs: JobSettings, wanted: Wanted, asked: Mapping[str, Any]) -> Prompts:
     """The job. `asked`: flags for jobs. Raises KuuloError, also when the model cannot be asked there."""
     there, chat = placed(jobs, wanted, asked)
-    memory_mb = megabytes(asked["mem"]) if asked["mem"] else memory_for(chat)
     at_once = wanted.concurrency or (int(chat.options["parallel"]) if chat.starts_server else batches.AT_ONCE)
     tables = [speeds.read(path) for path in (site.speeds_file(), site.centre.speeds) if path]
     place = there.queue.partition or there.scheduler
     speed = pace.estimate(chat, at_once, there.cpus, tables, place)
+    memory_mb = megabytes(asked["mem"]) if asked["mem"] else memory_for(chat, speed)
     costs = [pace.cost(one, chat.options["max_tokens"]) / speed.speed for one in wanted.requests]
     aim = planning.aim(jobs, asked, there.limits, speed.source)
     most = max(1, len(costs) // (LEAST_ROUNDS * at_once))
@@ -137,10 +138,15 @@ def planned(
     return plan.make_for(wanted.given, wanted.concurrency, batches.AT_ONCE, there)
 
 
-def memory_for(chat: ChatPlan) -> int:
-    """MB to ask for where nobody has said it: the model with a margin, and the rest."""
-    needed = (chat.need.total if chat.need else 0) * MARGIN / 2**20 + BASE_MB
-    return int(-(-needed // STEP_MB) * STEP_MB)
+def memory_for(chat: ChatPlan, speed: Pace | None = None) -> int:
+    """MB to ask for where nobody has said it: what was measured, or else the model and the rest; with a margin."""
+    if speed is not None and speed.source == speeds.MEASURED:
+        return _steps(MEASURED_MARGIN * speed.memory_bytes / 2**20)
+    return _steps((chat.need.total if chat.need else 0) * MARGIN / 2**20 + BASE_MB)
+
+
+def _steps(needed_mb: float) -> int:
+    return int(-(-needed_mb // STEP_MB) * STEP_MB)
 
 
 def shares(costs: Sequence[float], number: int) -> list[Share]:
@@ -165,11 +171,9 @@ def table(made: Prompts) -> str:
     lines.append(f"model       {made.model or 'the one that the endpoint has'} ({made.engine})")
     if speed:
         factor, more = MARGINS[speed.source]
-        lines.append(f"speed       {speed.speed:.3g} tokens a second: {speed.why}")
-        lines.append(
-            f"time limit  {clock(60 * ask.minutes)} each; with an estimate: {factor:g} times it and {more} min"
-        )
-        lines.append(f"load        {duration(speed.load_s)}")
+        lines.append(f"speed       {speed.speed:,.{0 if speed.speed >= 100 else 1}f} tokens a second: {speed.why}")
+        lines.append(f"to load     {duration(speed.load_s)}")
+        lines.append(f"time limit  {clock(60 * ask.minutes)} each: {factor:g} times the longest and {more} min")
     lines.append(f"memory      {ask.memory_mb} MB each")
     lines.append(f"cores       {ask.cpus} each" + (f", {ask.gpus} GPU" if ask.gpus else ""))
     lines.append(f"where       {where_of(made)}")
