@@ -319,15 +319,15 @@ def give(home: Home, number: int) -> None:
 
 def test_an_array_asks_all_and_goes_on_after_a_warning_and_a_kill(home: Home, tmp_path: Path) -> None:
     give(home, 16)
-    with standin(tmp_path / "s", "--host", HERE, "--slow", "1.5") as (url, _):
+    with standin(tmp_path / "s", "--host", HERE, "--slow", "2.5") as (url, _):
         words = ["llm", "batch", "p.jsonl", "--on", "slurm", "--endpoint", url, "--model", "standin", "--json"]
         done = home.kuulo(*words, *SHORT, "--array-limit", "2", *SMALL)
         assert done.returncode == 0, done.stderr
         job = Folder(Path(json.loads(done.stdout)["folder"]))
         array = job.rounds()[0].array
-        until(lambda: len(events(job, 0, "begins")) and questions(tmp_path / "s"), 150)
-        # While a task is starting, scancel says it more than once, and then that there is no such task any more.
-        home.cluster.run(["scancel", "--signal=USR1", "--batch", f"{array}_0"], cwd=home.folder)
+        # Well after the start: while a task is starting, scancel says it twice, and the second is for the next run.
+        until(lambda: questions(tmp_path / "s") >= 4, 150)
+        home.slurm("scancel", "--signal=USR1", "--batch", f"{array}_0")
         until(lambda: events(job, 1, "begins"), 150)
         killed = events(job, 1, "starts")[0]["pid"]
         with contextlib.suppress(ProcessLookupError):
