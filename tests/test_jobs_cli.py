@@ -86,12 +86,12 @@ def test_nothing_twice(kuulo: Kuulo, tmp_path: Path) -> None:
 
 def test_cancelled_retried_and_done(kuulo: Kuulo, tmp_path: Path) -> None:
     silence(tmp_path, "a.wav", seconds=1800)
-    assert kuulo(*SUBMIT, "--engine-option", "wait_ms=150", "--no-cut").returncode == 0
+    assert kuulo(*SUBMIT, "--engine-option", "wait_ms=400", "--no-cut").returncode == 0
     until(lambda: list((tmp_path / "out" / ".kuulo" / "partial").glob("*")))
     refused = kuulo("jobs", "retry", "k1")
     assert refused.returncode == 2 and "is not over" in refused.stderr
     assert kuulo("jobs", "remove", "k1").returncode == 2
-    time.sleep(1)
+    until(lambda: json.loads(kuulo("jobs", "show", "k1", "--json").stdout)["done_ms"] > 0)
     assert "was cancelled: 0 of 1 are done" in kuulo("jobs", "cancel", "k1").stdout
     assert state(kuulo) == "cancelled"
     assert "is over already" in kuulo("jobs", "cancel", "k1").stdout
@@ -159,7 +159,7 @@ def test_waiting_following_and_what_can_be_cancelled(
 def test_two_jobs_take_turns(kuulo: Kuulo, tmp_path: Path) -> None:
     """One task at a time on this machine, whatever the jobs."""
     silence(tmp_path, "a.wav", seconds=300)
-    wait = ("--engine-option", "wait_ms=300")
+    wait = ("--engine-option", "wait_ms=1500")
     assert kuulo(*SUBMIT, *wait).returncode == 0
     assert kuulo("submit", "in", "-e", "null", "-o", "other", "--scheduler", "local", *wait).returncode == 0
     until(lambda: state(kuulo) == "running")

@@ -280,11 +280,16 @@ class Engine:
         with connection:
             data = b""
             while b"\r\n\r\n" not in data:
-                data += connection.recv(1 << 16)
+                if not (more := connection.recv(1 << 16)):
+                    return  # somebody only looked whether anybody listens
+                data += more
             if data.startswith(b"GET /v1/models"):
                 body = b'{"data": [{"id": "standin"}]}'
                 head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
                 connection.sendall(head % len(body) + body)
+                return
+            if not data.startswith(b"POST "):
+                connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
                 return
             connection.sendall(self.answer)
             self.asked.set()
