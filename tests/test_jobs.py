@@ -441,7 +441,7 @@ def test_looking_tells_what_is_done_what_is_busy_and_what_is_no_recording(tmp_pa
     claim = claims.Claim("k7", "", "local", "", "me", ("0",), (), batch.plan.key)
     looked = survey.look(batch.plan, found, [claim])
     assert [item.path.name for item in looked.items] == ["1.wav"] and looked.items[0].length_ms == 1000
-    assert (looked.done, looked.busy) == (1, {"k7": 1})
+    assert (len(looked.done), looked.busy) == (1, {"k7": 1})
     assert [r.why for r in looked.refused] == [
         "it is gone",
         "it is not audio or video that FFmpeg's libraries can read",

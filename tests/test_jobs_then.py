@@ -70,6 +70,27 @@ def test_transcripts_are_summed_up_when_all_are_there(kuulo: Kuulo, tmp_path: Pa
     assert "Window 0" not in written, "no word of a transcript is in a job's folder"
 
 
+def test_what_has_its_transcript_already_is_summed_up_too(
+    kuulo: Kuulo, tmp_path: Path, two: Path, answers: Any
+) -> None:
+    assert kuulo("jobs", "wait", "-q", submitted(kuulo, two).name).returncode == 0
+    recordings.wav(two / "new.wav", recordings.tone(45, rate=8000) * 0, 8000)
+    with standin(tmp_path / "s", *answers) as (url, _):
+        given = ["--then", "summary", "--then-option", f"endpoint={url}"]
+        more = submitted(kuulo, two, *given)
+        assert kuulo("jobs", "wait", "-q", more.name).returncode == 0
+        assert len(list((tmp_path / "out").glob("*.summary.md"))) == questions(tmp_path / "s") == 3
+        again = kuulo("submit", two, *NULL, "--scheduler", "local", *given, "--then-option", "length=9")
+        assert "summary of 3 transcripts" in again.stdout, again.stderr
+        assert kuulo("jobs", "wait", "-q", "k3").returncode == 0, kuulo("jobs", "show", "k3").stdout
+        assert questions(tmp_path / "s") == 6
+        dry = kuulo("submit", two, *NULL, "--scheduler", "local", *given, "--dry-run")
+        assert "jobs then JOB_FOLDER 1" in dry.stdout
+    shown = kuulo("jobs", "show", "k3").stdout
+    assert "new.json: summary done" in shown and "job k3: done" in shown
+    assert kuulo("jobs").returncode == 0
+
+
 def test_what_follows_may_fail_and_be_done_again(kuulo: Kuulo, tmp_path: Path, two: Path, answers: Any) -> None:
     with standin(tmp_path / "s", *answers) as (url, process):
         job = submitted(kuulo, two, "--then", "summary", "--then-option", f"endpoint={url}")

@@ -304,6 +304,40 @@ def test_an_endpoint_of_this_machine_alone_is_no_place_for_a_job(tmp_path: Path,
         prompts_planning.placed(JobSettings(), dataclasses.replace(wanted, given={"endpoint": "x"}), asked_for)
 
 
+@pytest.mark.parametrize("typed", [{}, {"device": "cpu"}])
+def test_a_gpu_is_asked_for_where_the_site_has_a_place_for_it(
+    tmp_path: Path, monkeypatch: Any, typed: dict[str, str]
+) -> None:
+    """Of a job of prompts, and of what follows transcripts."""
+    from kuulo.jobs import then
+    from kuulo.jobs.settings import JobSettings, Place
+    from kuulo.schedulers import slurm
+    from kuulo.schedulers.base import Limits
+
+    llm_standin.program(tmp_path, "llama-server")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(slurm, "limits", lambda queue: Limits(1000, 120))
+    places = JobSettings(cpu=Place(Queue(partition="batch"), 4), gpu=Place(Queue(partition="gpu", gres="gpu:a100"), 6))
+    asked_for: dict[str, Any] = {
+        "partition": None, "account": "a1", "qos": None, "cpus": None, "time_": "30", "mem": "1G", "task_time": None,
+        "array_limit": None, "raw": ("nice=1", "mem-per-cpu=2G"), "mail": None, "scheduler": "slurm", "then_time": None,
+        "then_mem": None,
+    }  # fmt: skip
+    given = {"engine": "llama-cpp", "model": str(TINY), **typed}
+    wanted = prompts_planning.Wanted(tmp_path / "p", tmp_path / "o", [], given)
+    where, chat = prompts_planning.placed(places, wanted, asked_for)
+    values = {"then": "summary", "then_option": given}
+    following, _ = then.planned(places, values, asked_for)
+    on_gpu = not typed
+    assert (where.on_gpu, chat.on_gpu, following.resources.gpus) == (on_gpu, on_gpu, int(on_gpu))
+    for queue in (where.queue, following.queue):
+        assert (queue.partition, queue.gres) == (("gpu", "gpu:a100") if on_gpu else ("batch", None))
+        assert queue.account == "a1"
+    assert following.queue.extra == (("nice", "1"),), "what the tasks of speech need is not what it needs"
+    assert (following.resources.minutes, following.resources.cpus) == (120, 6 if on_gpu else 4)
+    assert following.resources.memory_mb == prompts_planning.memory_for(chat) > 2048
+
+
 # ------------------------------------------------------------------ on Slurm
 
 SMALL = ["--cpus", "1", "--mem", "300M", "--time", "10"]

@@ -94,13 +94,14 @@ def _submit(files: Any, resolved: Plan, found: Found, asked: Mapping[str, Any]) 
     if look_only:
         looked = looking.look(resolved, found, claims.alive(output), look_only=True)
         batch = planning.batch(files, jobs, resolved, looked, asked)
-        return _show(dataclasses.replace(batch, then=then), looked, asked, lines)
+        return _show(dataclasses.replace(batch, then=_with(then, looked)), looked, asked, lines)
     Results(resolved).make_folder()
     with claims.submitting(output):
         looked = looking.look(resolved, found, claims.alive(output))
-        if not looked.items:
-            return _nothing(looked, asked, resolved)
-        batch = dataclasses.replace(planning.batch(files, jobs, resolved, looked, asked), then=then)
+        if not looked.items and not (then and looked.done):
+            return _nothing(looked, asked)
+        batch = planning.batch(files, jobs, resolved, looked, asked)
+        batch = dataclasses.replace(batch, then=_with(then, looked))
         folder = files.jobs_folder().new()
         round_ = submission.new(folder, batch)
     return _submitted(folder, batch, looked, round_, asked)
@@ -121,7 +122,12 @@ def _then(jobs: Any, resolved: Plan, asked: Mapping[str, Any]) -> tuple[Then | N
     return made, [*what.shown(), f"in a job after all others: {limit}"]
 
 
-def _nothing(looked: Looked, asked: Mapping[str, Any], resolved: Plan) -> int:
+def _with(then: Then | None, looked: Looked) -> Then | None:
+    """What follows, also for recordings that have their transcripts."""
+    return dataclasses.replace(then, also=tuple(looked.done)) if then else None
+
+
+def _nothing(looked: Looked, asked: Mapping[str, Any]) -> int:
     """All of it is done, in another job's hands, or no recording."""
     from kuulo.errors import EXIT_OK, EXIT_SOME_FAILED
 
@@ -131,8 +137,6 @@ def _nothing(looked: Looked, asked: Mapping[str, Any], resolved: Plan) -> int:
         _say_looked(looked, asked)
         if not asked["quiet"]:
             click.echo("nothing is left to submit", err=True)
-            if resolved.options["then"] and looked.done:
-                click.echo(f"the transcripts are there: kuulo llm task {resolved.options['then']} FOLDER", err=True)
     return EXIT_SOME_FAILED if looked.refused else EXIT_OK
 
 
@@ -150,9 +154,10 @@ def _submitted(folder: Any, batch: Batch, looked: Looked, round_: Any, asked: Ma
     for note in batch.notes:
         click.echo(note, err=True)
     tasks = f"{len(batch.tasks)} {'task' if len(batch.tasks) == 1 else 'tasks'}"
-    click.echo(
-        f"job {folder.name}: {len(batch.items)} recordings in {tasks} ({_called(batch.scheduler, round_.array)})"
-    )
+    what = f"{len(batch.items)} recordings in {tasks} ({_called(batch.scheduler, round_.array)})"
+    if batch.then and not batch.tasks:
+        what = f"{', '.join(batch.then.tasks)} of {len(batch.then.also)} transcripts"
+    click.echo(f"job {folder.name}: {what}")
     click.echo(f"  how it goes:  kuulo jobs show {folder.name}")
     click.echo(f"  its folder:   {folder.path}")
     return EXIT_OK
@@ -170,7 +175,7 @@ def _say_looked(looked: Looked, asked: Mapping[str, Any]) -> None:
     if asked["quiet"]:
         return
     if looked.done:
-        click.echo(f"{looked.done} have their results already", err=True)
+        click.echo(f"{len(looked.done)} have their results already", err=True)
     for job, number in sorted(looked.busy.items()):
         click.echo(f"{number} are in the hands of job {job} already", err=True)
 
@@ -178,7 +183,7 @@ def _say_looked(looked: Looked, asked: Mapping[str, Any]) -> None:
 def _counts(looked: Looked) -> dict[str, Any]:
     return {
         "recordings": len(looked.items),
-        "done": looked.done,
+        "done": len(looked.done),
         "busy": dict(looked.busy),
         "refused": [dataclasses.asdict(refused) for refused in looked.refused],
     }
@@ -193,9 +198,11 @@ def _show(batch: Batch, looked: Looked, asked: Mapping[str, Any], then: list[str
 
     scheduler = schedulers.of(batch.scheduler)
     round_ = Round(1, tuple(range(len(batch.tasks))), batch.resources)
-    array = submission.array(Path("JOB_FOLDER"), "JOB", batch, round_)
+    array, file = submission.array(Path("JOB_FOLDER"), "JOB", batch, round_), "job-1.sh"
+    if batch.then and not batch.tasks:
+        array, file = submission.then(Path("JOB_FOLDER"), "JOB", batch, batch.then, round_), "then-1.sh"
     script = scheduler.script(array)
-    command = shlex.join(scheduler.submit_command(array, "job-1.sh"))
+    command = shlex.join(scheduler.submit_command(array, file))
     starts = None
     if asked["test_only"] and batch.tasks:
         with tempfile.TemporaryDirectory() as place:
@@ -209,7 +216,7 @@ def _show(batch: Batch, looked: Looked, asked: Mapping[str, Any], then: list[str
     click.echo(table.table(batch))
     for line in then:
         click.echo(line)
-    click.echo(f"\nthe script, job-1.sh in the job's folder:\n\n{script}")
+    click.echo(f"\nthe script, {file} in the job's folder:\n\n{script}")
     click.echo(f"the command, given in that folder: {command}")
     if starts:
         click.echo(f"when it would start: {starts}")

@@ -107,7 +107,8 @@ class Then:
     """Tasks of a language model on a job's transcripts, when these are all there: a submission of its own, which asks
     for what the model needs. `parameters` are the tasks', `asked` the options of the language model, both by name;
     `templates` has each task's template by its digest, `model_sha256` is of the model: another one is refused. Paths
-    among them are as they were typed in the folder `place`."""
+    among them are as they were typed in the folder `place`. `also`: transcripts that were there before, by their
+    stems."""
 
     tasks: tuple[str, ...]
     parameters: Mapping[str, str]
@@ -118,12 +119,14 @@ class Then:
     place: str
     resources: Resources
     queue: Queue
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Batch:
     """All that the tasks of a job need to know that hears recordings. `tasks[n]` has the pieces of task n.
-    `finish_queue`: where what comes after them waits, which needs no GPU."""
+    `finish_queue`: where what comes after them waits, which needs no GPU. A job that has no tasks is what follows
+    transcripts that are there."""
 
     plan: Plan
     items: tuple[Item, ...]

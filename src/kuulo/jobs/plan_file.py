@@ -173,8 +173,8 @@ def _plan(said: Mapping[str, Any]) -> Plan:
 
 
 def _then(said: Mapping[str, Any]) -> Then:
-    made = {"tasks": tuple(said["tasks"]), "resources": Resources(**said["resources"]), "queue": _queue(said["queue"])}
-    return Then(**{**said, **made})
+    made = {"resources": Resources(**said["resources"]), "queue": _queue(said["queue"])}
+    return Then(**{**said, **made, "tasks": tuple(said["tasks"]), "also": tuple(said["also"])})
 
 
 def _queue(said: Mapping[str, Any]) -> Queue:

@@ -31,7 +31,7 @@ def retry(job: Folder, time: str | None, memory: str | None) -> Round:
     if not tasks and said is not None and not unjoined:
         raise UsageError(f"nothing of job {job.name} is left to do", do=f"kuulo jobs show {job.name}")
     if not tasks:  # the parts are there, and could not be joined, or nobody has counted: any task will do
-        tasks = [0]
+        tasks = [0] if batch.tasks else []
     resources = rounds[-1].resources if rounds else batch.resources
     resources = dataclasses.replace(
         resources,

@@ -47,7 +47,7 @@ def finish(folder: Path, name: str, batch: Job, round_: Round) -> Array:
         folder=folder,
         command=(*_kuulo(), "finish", str(folder), str(round_.number)),
         resources=FINISH,
-        after=(round_.array,) if round_.array else ("ARRAY",),
+        after=(round_.array or "ARRAY",) if round_.tasks else (),
         queue=batch.finish_queue,
         log=f"logs/finish{round_.number}.txt",
         mail=batch.mail if batch.mailer == "scheduler" and batch.then is None else None,
@@ -121,9 +121,10 @@ def _submit(folder: Folder, batch: Job, round_: Round) -> Round:
     for name in ("logs", "tasks"):
         (folder.path / name).mkdir(mode=0o700, exist_ok=True)
     job, end = f"job-{round_.number}.sh", f"finish-{round_.number}.sh"
-    tasks = array(folder.path, folder.name, batch, round_)
-    _write(folder.path / job, scheduler.script(tasks))
-    round_ = dataclasses.replace(round_, array=scheduler.submit(tasks, job))
+    if round_.tasks:
+        tasks = array(folder.path, folder.name, batch, round_)
+        _write(folder.path / job, scheduler.script(tasks))
+        round_ = dataclasses.replace(round_, array=scheduler.submit(tasks, job))
     try:
         folder.write_round(round_)
         after = finish(folder.path, folder.name, batch, round_)

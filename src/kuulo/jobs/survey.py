@@ -24,11 +24,12 @@ THREADS = 8
 
 @dataclass
 class Looked:
-    """`items` are to be done. `done`: how many have their results already. `busy`: how many each other job has."""
+    """`items` are to be done. `done`: the stems of those that have their results already. `busy`: how many each other
+    job has."""
 
     items: list[Item] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
-    done: int = 0
+    done: list[str] = field(default_factory=list)
     busy: dict[str, int] = field(default_factory=dict)
 
 
@@ -53,13 +54,14 @@ def look(plan: Plan, found: Found, claimed: Sequence[Claim], *, look_only: bool 
             )
         looked.busy[claim.name] = looked.busy.get(claim.name, 0) + 1
     with ThreadPoolExecutor(THREADS) as pool:
-        for made in pool.map(lambda one: _look(plan, results, look_only, *one), free, chunksize=16):
+        looks = pool.map(lambda one: _look(plan, results, look_only, *one), free, chunksize=16)
+        for (_, stem), made in zip(free, looks, strict=True):
             if isinstance(made, Item):
                 looked.items.append(made)
             elif isinstance(made, Refused):
                 looked.refused.append(made)
             else:
-                looked.done += 1
+                looked.done.append(str(stem))
     return looked
 
 

@@ -126,13 +126,14 @@ def run(folder: Path, round_: int, ask: Ask) -> int:
 
 
 def masters(batch: Batch, said: Mapping[str, Any]) -> list[Path]:
-    """The transcripts of a job's recordings that are done, in their order."""
-    results = Results(batch.plan)
-    return [
-        results.master(PurePath(item.stem))
+    """The transcripts of a job's recordings that are done, in their order, after those that were there before."""
+    done = [
+        item.stem
         for item, file in zip(batch.items, said["files"], strict=False)
         if file["state"] in (report.DONE, report.SKIPPED)
     ]
+    before = [PurePath(stem) for stem in batch.then.also] if batch.then else []
+    return [Results(batch.plan).master(stem) for stem in (*before, *done)]
 
 
 def _do(batch: Batch, then: Then, said: Mapping[str, Any], ask: Ask, watch: Callable[[Outcome], None]) -> None:
