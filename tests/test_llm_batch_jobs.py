@@ -23,9 +23,9 @@ import llm_standin
 from conftest import Kuulo
 from kuulo import speeds
 from kuulo.errors import CannotRun, UsageError
-from kuulo.jobs import claims, plan_file, prompts, prompts_planning
+from kuulo.jobs import claims, plan_file, prompts, prompts_planning, submission
 from kuulo.jobs.batch import Prompts, Share
-from kuulo.jobs.folder import Folder
+from kuulo.jobs.folder import Folder, Round
 from kuulo.llm import batch, pace
 from kuulo.llm.batch import Request
 from kuulo.schedulers.base import Queue, Resources
@@ -204,6 +204,7 @@ def job_of(tmp_path: Path, **changed: Any) -> Prompts:
         target=tmp_path / "o.jsonl",
         digest=batch.digest(requests),
         number=4,
+        bytes=200 << 20,
         asked={"endpoint": "http://127.0.0.1:9/v1", "model": "standin", "stop": ["x"], "temperature": 0.5},
         engine="openai",
         model="standin",
@@ -223,6 +224,7 @@ def test_a_plan_file_holds_all_of_it(tmp_path: Path) -> None:
     plan_file.write(tmp_path, made)
     assert plan_file.read(tmp_path) == made
     assert (tmp_path / "plan.json").stat().st_mode & 0o077 == 0
+    assert submission.finish(tmp_path, "k1", made, Round(1, (0,), made.resources)).resources.memory_mb == 3648
 
 
 def test_what_has_changed_since_is_not_asked(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def _recordings(batch: Batch) -> dict[str, Any]:
     }
 
 
-PROMPTS_ALONE = ("digest", "number", "asked", "engine", "model", "model_sha256", "concurrency", "template",
+PROMPTS_ALONE = ("digest", "number", "bytes", "asked", "engine", "model", "model_sha256", "concurrency", "template",
                  "template_sha256", "variables", "any_model", "overwrite")  # fmt: skip
 
 

@@ -29,6 +29,9 @@ from kuulo.site import Site
 BASE_MB = 2048
 """Memory of a task beside its model."""
 
+PROMPTS_TIMES = 5
+"""Memory for all prompts, which each task reads, in sizes of them (445 MB were seen for 108 MB)."""
+
 STEP_MB = 512
 MARGIN = 1.3
 MEASURED_MARGIN = 1.25
@@ -61,7 +64,8 @@ def prompts(site: Site, jobs: JobSettings, wanted: Wanted, asked: Mapping[str, A
     tables = [speeds.read(path) for path in (site.speeds_file(), site.centre.speeds) if path]
     place = there.queue.partition or there.scheduler
     speed = pace.estimate(chat, at_once, there.cpus, tables, place)
-    memory_mb = megabytes(asked["mem"]) if asked["mem"] else memory_for(chat, speed)
+    size = sum(pace.characters(one) for one in wanted.requests)
+    memory_mb = megabytes(asked["mem"]) if asked["mem"] else memory_for(chat, speed) + PROMPTS_TIMES * (size >> 20)
     costs = [pace.cost(one, chat.options["max_tokens"]) / speed.speed for one in wanted.requests]
     aim = planning.aim(jobs, asked, there.limits, speed.source)
     most = max(1, len(costs) // (LEAST_ROUNDS * at_once))
@@ -73,6 +77,7 @@ def prompts(site: Site, jobs: JobSettings, wanted: Wanted, asked: Mapping[str, A
         target=wanted.target,
         digest=batches.digest(wanted.requests),
         number=len(wanted.requests),
+        bytes=size,
         asked=settled(wanted.given, chat),
         engine=chat.engine,
         model=chat.model_name,

@@ -16,9 +16,8 @@ from kuulo.jobs.batch import Batch, Job, Prompts, Then
 from kuulo.jobs.folder import Folder, Round, now
 from kuulo.schedulers.base import Array, Resources
 
-FINISH = Resources(minutes=30, memory_mb=2048, cpus=1)
-"""What the job that joins, counts and tells needs. A transcript of ten hours with words' times takes 100 MB."""
-
+FINISH_MINUTES = 30
+"""The time limit of the job that joins, counts and tells."""
 
 MOST_NAMED = 400
 """Tasks of another round that are named one by one: Slurm takes 4096 characters. Of more the whole range is submitted;
@@ -46,7 +45,7 @@ def finish(folder: Path, name: str, batch: Job, round_: Round) -> Array:
         name=f"kuulo-{name}-finish",
         folder=folder,
         command=(*_kuulo(), "finish", str(folder), str(round_.number)),
-        resources=FINISH,
+        resources=Resources(FINISH_MINUTES, batch.finish_mb, cpus=1),
         after=(round_.array or "ARRAY",) if round_.tasks else (),
         queue=batch.finish_queue,
         log=f"logs/finish{round_.number}.txt",

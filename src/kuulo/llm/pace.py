@@ -70,15 +70,19 @@ def cost(request: Request, max_tokens: int | None) -> float:
     body: Mapping[str, Any] = request.body or {}
     if not body:
         return 0.0
-    characters = sum(_characters(message.get("content")) for message in body.get("messages", ()))
     most = body.get("max_completion_tokens") or body.get("max_tokens") or max_tokens
     answer = min(most, USUAL_ANSWER) if isinstance(most, int) and most > 0 else USUAL_ANSWER
-    return tokens(characters / CHARACTERS, answer)
+    return tokens(characters(request) / CHARACTERS, answer)
 
 
 def tokens(prompt: float, answer: float) -> float:
     """Tokens of prompts and of answers as one number."""
     return PROMPT_SHARE * prompt + answer
+
+
+def characters(request: Request) -> int:
+    """How long a prompt is."""
+    return sum(_characters(message.get("content")) for message in (request.body or {}).get("messages", ()))
 
 
 def _characters(content: Any) -> int:
