@@ -11,16 +11,15 @@ has 256 numbers, as WeSpeaker's. So what is told is all that grows with a record
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import multiprocessing
 import os
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -82,43 +81,45 @@ def session(folder: Path, raw: dict[str, Any]) -> Any:
     return made
 
 
-class Watch:
-    """Looks at this process's private memory (not of mapped files) until it is told to stop: `highest`, in bytes."""
-
-    def __init__(self) -> None:
-        self.highest = 0
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _look(self) -> None:
-        while not self._over.wait(SAMPLE_S):
-            self.highest = max(self.highest, private())
+def private(process: int) -> int:
+    """Bytes of a process that are of no file; 0 when it has ended."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), 0)
 
 
-def private() -> int:
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
-
-
-def measure(seconds: int, raw: dict[str, Any], tell: Callable[[Any], None]) -> None:
-    """In a process of its own, whose memory nothing else has grown."""
+def measure(seconds: int, raw: dict[str, Any], told: Any) -> None:
+    """In a process of its own, whose memory nothing else has grown, and that another one looks at: a thread of this one
+    would stand still where a library holds Python's lock."""
     with tempfile.TemporaryDirectory() as name:
         made = session(Path(name) / "model", raw)
         path = recording(Path(name) / "recording", seconds)
         made.diarize(np.fromfile(path, "<f4", 60 * RATE))  # what is loaded when it is first used
-        before, began = private(), time.monotonic()
-        with Watch() as watch:
-            found = made.diarize(np.memmap(path, "<f4", "r"))
+        told.send(private(os.getpid()))
+        began = time.monotonic()
+        found = made.diarize(np.memmap(path, "<f4", "r"))
+        took = time.monotonic() - began
+    # Any change of the turns shows in it; the times are in milliseconds.
+    turns = json.dumps([[turn.start_ms, turn.end_ms, turn.speaker] for turn in found.turns])
     speakers = len({turn.speaker for turn in found.turns})
-    tell((watch.highest - before, before, time.monotonic() - began, speakers, len(found.turns)))
+    told.send((took, speakers, len(found.turns), hashlib.sha256(turns.encode()).hexdigest()[:8]))
+
+
+def watched(seconds: int, raw: dict[str, Any]) -> tuple[int, int, tuple[float, int, int, str]]:
+    """The most that a recording took beside what was loaded, in bytes; what was loaded; what was found."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=measure, args=(seconds, raw, there))
+    process.start()
+    there.close()
+    before, highest = here.recv(), 0
+    while not here.poll(SAMPLE_S):
+        highest = max(highest, private(process.pid or 0))
+    found = here.recv()
+    process.join()
+    return highest - before, before, found
 
 
 def main() -> int:
@@ -127,17 +128,12 @@ def main() -> int:
     parser.add_argument("--raw", type=json.loads, default={}, help="settings, as --speaker-option has them")
     given = parser.parse_args()
     os.environ.update(KEEP_MEMORY)  # as every worker has it
-    context = multiprocessing.get_context("spawn")
-    print("| length | memory for it | loaded before | took | speakers | turns |\n|---|---|---|---|---|---|", flush=True)
+    print("| length | memory for it | loaded before | took | speakers | turns | digest of the turns |")
+    print("|---|---|---|---|---|---|---|", flush=True)
     for seconds in given.seconds:
-        here, there = context.Pipe(duplex=False)
-        process = context.Process(target=measure, args=(seconds, given.raw, there.send))
-        process.start()
-        there.close()
-        grown, before, took, speakers, turns = here.recv()
-        process.join()
+        grown, before, (took, speakers, turns, digest) = watched(seconds, given.raw)
         cells = (f"{seconds / 60:.0f} min", f"{grown / 1e6:.0f} MB", f"{before / 1e6:.0f} MB", f"{took:.0f} s")
-        print(f"| {' | '.join(cells)} | {speakers} | {turns} |", flush=True)
+        print(f"| {' | '.join(cells)} | {speakers} | {turns} | {digest} |", flush=True)
     return 0
 
 

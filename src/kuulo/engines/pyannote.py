@@ -3,8 +3,9 @@
 Nothing is fetched and nothing is told to anybody (its telemetry is on by default), recordings are handed over decoded,
 and no token is needed at run time. It imports the class that a pipeline names and unpickles its networks without
 `weights_only`: Kuulo looks at both before a model comes into a store or is used from a path (models/pyannote.py).
-A recording stays where it is mapped: nothing here copies it. What pyannote.audio keeps of it grows with its length,
-and the distances of all pieces of speech from each other with the square of it: where these cannot fit, the recording
+A recording stays where it is mapped: nothing here copies it. What pyannote.audio keeps of it grows with its length by
+some 50 MB an hour (pyannote_memory.py). Where the distances of all pieces of speech from each other are needed all the
+same, for another way to cluster or without fastcluster, they grow with its square: where they cannot fit, the recording
 fails with a sentence once it is known how many they are, before the voices, which take the longest, are looked at.
 Parses on Python 3.9; imports pyannote.audio inside functions.
 """
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Mapping
 
 from kuulo import machine
+from kuulo.engines import pyannote_memory
 from kuulo.engines.base import SAMPLE_RATE, Diarization, EngineSpec, Native, Session, Unusable
 from kuulo.engines.whisper_text import check_raw, torch_device
 from kuulo.transcript import Turn
@@ -36,16 +38,13 @@ SPEC = EngineSpec(
     tasks=("diarize",),
     devices=("cpu", "cuda"),
     model_formats=("pyannote",),
-    packages=("torch", "torchaudio", "numpy"),
+    packages=("torch", "torchaudio", "numpy", "fastcluster"),
     options={
         "speakers": Native("num_speakers, min_speakers, max_speakers"),
         "device": Native("to", "a PyTorch device"),
         "threads": Native("torch.set_num_threads"),
     },
-    differs=(
-        "on a CPU it takes about three hours of one core for an hour of sound",
-        "its memory grows with the square of the speech in a recording: 0.3 GB for an hour, 2.2 GB for three",
-    ),
+    differs=("on a CPU it takes about three hours of one core for an hour of sound",),
     voices=True,
     # Its README: 31 to 37 s for an hour, on an H100.
     speeds={"cuda": 97},
@@ -59,11 +58,9 @@ next, in parts of a window (0.1 in the published pipelines, and half as many win
 
 BATCHES = ("embedding_batch_size", "segmentation_batch_size")
 
-ALL_PAIRS = ("AgglomerativeClustering", "VBxClustering")
-"""Ways to cluster that need the distance of each piece of speech from each other one: all but KMeans."""
 PAIR_BYTES = 8
 """For each of n * n: SciPy's `linkage` has n * (n - 1) / 2 distances as float64, and works on a copy of them."""
-TIDY_EVERY = 64
+TIDY_EVERY = 16
 """Batches after which what malloc has kept is given back."""
 SPEAKS = 0.2
 """Who speaks alone in less of a window is left out of the clustering (`filter_embeddings`, min_active_ratio)."""
@@ -92,6 +89,7 @@ def native(options: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
             f"pipeline = Pipeline.from_pretrained({str(options.get('model_path'))!r})",
             *settings,
             f"pipeline.to(torch.device({('cuda' if device == 'auto' else device)!r}))",
+            "# Kuulo takes fastcluster's linkage for SciPy's, and other copies than its: the same turns in less memory",
             "audio = {'waveform': torch.from_numpy(audio)[None], 'sample_rate': 16000}",
             f"turns = pipeline(audio, {_numbers_text(least, most)}).{turns}",
         ]
@@ -144,9 +142,12 @@ def load(task: Task) -> PyannoteSession:
             raise Unusable(f"segmentation_step is a part of a window, more than 0 and at most 1: {step:g}", "say 0.1")
         pipeline._segmentation.step = step * pipeline._segmentation.duration
     pipeline.to(torch.device(device))
+    all_pairs = pyannote_memory.bound(pipeline)
     least, most = task.options.get("speakers") or (1, 99)
     exclusive = bool(task.raw.get("exclusive"))
-    session = PyannoteSession(pipeline, numbers(int(least), int(most)), encoder_of(folder), exclusive=exclusive)
+    session = PyannoteSession(
+        pipeline, numbers(int(least), int(most)), encoder_of(folder), exclusive=exclusive, all_pairs=all_pairs
+    )
     session.device = device
     return session
 
@@ -184,13 +185,17 @@ def encoder_of(folder: Path) -> str:
 
 
 class PyannoteSession(Session):
-    """A loaded pipeline. `encoder`: what makes its voices, empty where they are not to be told."""
+    """A loaded pipeline. `encoder`: what makes its voices, empty where they are not to be told. `all_pairs`: whether
+    its clustering has the distance of each piece of speech from each other one."""
 
-    def __init__(self, pipeline: Any, speakers: Mapping[str, int], encoder: str, *, exclusive: bool) -> None:
+    def __init__(
+        self, pipeline: Any, speakers: Mapping[str, int], encoder: str, *, exclusive: bool, all_pairs: bool
+    ) -> None:
         self._pipeline = pipeline
         self._encoder = encoder
         self._speakers = dict(speakers)
         self._exclusive = exclusive
+        self._all_pairs = all_pairs
 
     def diarize(self, samples: Any) -> Diarization:
         """Who speaks when; turns may overlap, unless `exclusive` was given. `samples`: float32 (n,), 16 kHz, n >= 1."""
@@ -216,10 +221,13 @@ class PyannoteSession(Session):
         looked at."""
         if completed % TIDY_EVERY == 0:
             give_back()
-        if step == "segmentation" and made is not None and self._pipeline.klustering in ALL_PAIRS:
+        if step != "segmentation" or made is None:
+            return
+        if self._all_pairs:
             needed, free = PAIR_BYTES * spoken(made.data) ** 2, machine.memory_bytes()
             if needed > free:
                 raise TooLong(needed, free)
+        pyannote_memory.shrink(made)
 
 
 class TooLong(Unusable):
@@ -229,7 +237,9 @@ class TooLong(Unusable):
         super().__init__(
             f"this recording has too much speech for this machine: to compare all of it with all of it pyannote.audio "
             f"needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
-            "give it more memory, take --speaker-option segmentation_step=0.2 (a quarter of it), or cut the recording",
+            "give it more memory, take --speaker-option segmentation_step=0.2 (a quarter of it), or cut the recording; "
+            f"a pipeline that clusters by centroids needs none of it with fastcluster: "
+            f"kuulo engines install {SPEC.name}",
         )
 
 
