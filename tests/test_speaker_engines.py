@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -374,8 +375,12 @@ def test_pyannote_tells_two_apart(pipeline: Path) -> None:
 
 @pytest.mark.parametrize(("speakers", "number"), [([1, 1], 1), ([2, 2], 2), ([2, 5], 2), ([3, 3], 3), ([40, 40], 2)])
 def test_pyannote_is_told_how_many(speakers: list[int], number: int, pipeline: Path) -> None:
-    """Where there are fewer pieces of speech than speakers, as many as it finds."""
-    turns = real(pipeline, speakers=speakers).diarize(talk(*TALK)).turns
+    """Where there are fewer pieces of speech than speakers, as many as it finds, with a warning."""
+    session = real(pipeline, speakers=speakers)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        turns = session.diarize(talk(*TALK)).turns
+    assert any("As many speakers as it finds" in str(one.message) for one in said) == (speakers[0] > 16)
     assert len({turn.speaker for turn in turns}) == number
 
 
