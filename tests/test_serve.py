@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -229,6 +230,129 @@ def test_the_limit_can_be_chosen(start: Start, tmp_path: Path) -> None:
             f"{one.url}/chat/completions", headers=one.headers, json=chat(messages=long), trust_env=False
         )
         assert refused.status_code == 413
+
+
+# ------------------------------------------------------------------ clients that do not go on
+
+
+@pytest.fixture(scope="module")
+def impatient(kuulo_command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """A server that waits a second for requests, and whose engine takes longer than that for each word."""
+    folder = tmp_path_factory.mktemp("impatient")
+    words = ["--speech-engine", "null", "--speech-name", "whisper-1", "--read-timeout", "1s"]
+    with (
+        llm_standin.running(folder / "engine", slow=1.5) as endpoint,
+        serving(kuulo_command, home(folder), folder, "--endpoint", endpoint.base_url, *words) as one,
+    ):
+        yield one
+
+
+@contextlib.contextmanager
+def connected(server: Serving) -> Iterator[socket.socket]:
+    record = server.record()
+    with socket.create_connection((record["bind"], record["port"]), 10) as connection:
+        connection.settimeout(30)
+        yield connection
+
+
+def rest(connection: socket.socket) -> bytes:
+    """All that still comes until the other side closes; TimeoutError when it does not."""
+    parts = []
+    while part := connection.recv(1 << 16):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def head(server: Serving, path: str, length: int, kind: str = "application/json") -> bytes:
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.key}\r\n"
+        f"Content-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
+    ).encode()
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthor"])
+def test_a_client_that_does_not_end_its_headers_is_left(impatient: Serving, sent: bytes) -> None:
+    with connected(impatient) as connection:
+        connection.sendall(sent)
+        assert rest(connection) == b""
+
+
+def test_a_byte_now_and_then_wins_no_time(impatient: Serving) -> None:
+    with connected(impatient) as connection:
+        connection.settimeout(0.2)
+        begun = "GET /health HTTP/1.1\r\n" + "".join(f"X-{n}: {n}\r\n" for n in range(200))
+        with contextlib.suppress(ConnectionError):  # it may be closed while a byte is on its way
+            for letter in begun:
+                connection.sendall(letter.encode())
+                try:
+                    assert connection.recv(1) == b""
+                    return
+                except TimeoutError:
+                    continue
+            pytest.fail("after 200 s it is still open")
+
+
+def test_a_second_request_on_a_connection_has_to_come_on_too(impatient: Serving) -> None:
+    with connected(impatient) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET /health HTTP/1.1\r\nHo")
+        said = rest(connection)
+    assert said.count(b"HTTP/1.1 200 OK") == 1 and said.endswith(b'{"status":"ok"}')
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "sent"),
+    [
+        ("/v1/chat/completions", "application/json", b'{"model": "stand'),
+        ("/v1/chat/completions", "application/json", b""),
+        (
+            "/v1/audio/transcriptions",
+            "multipart/form-data; boundary=x",
+            b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF',
+        ),
+    ],
+)
+def test_a_body_that_does_not_come_on_is_refused(impatient: Serving, path: str, kind: str, sent: bytes) -> None:
+    with connected(impatient) as connection:
+        connection.sendall(head(impatient, path, 1000, kind) + sent)
+        first, _, body = rest(connection).partition(b"\r\n\r\n")
+    assert first.startswith(b"HTTP/1.1 408 ") and b"connection: close" in first.lower()
+    error = json.loads(body)["error"]
+    assert (error["type"], error["code"]) == ("invalid_request_error", "request_timeout")
+    assert "for 1 s" in error["message"]
+
+
+def test_without_the_key_half_a_body_holds_nothing_either(impatient: Serving) -> None:
+    with connected(impatient) as connection:
+        connection.sendall(head(impatient, "/v1/models", 1000).replace(impatient.key.encode(), b"sk-wrong") + b"{")
+        said = rest(connection)
+    assert said.startswith(b"HTTP/1.1 401 ")
+
+
+def test_a_body_that_comes_slowly_is_read(impatient: Serving) -> None:
+    """What counts is that it comes on: here it takes longer than the limit in all."""
+    asked = json.dumps(chat(max_tokens=1)).encode()
+    with connected(impatient) as connection:
+        connection.sendall(head(impatient, "/v1/chat/completions", len(asked)))
+        for place in range(0, len(asked), 1 + len(asked) // 8):
+            connection.sendall(asked[place : place + 1 + len(asked) // 8])
+            time.sleep(0.2)
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+
+
+def test_an_answer_takes_as_long_as_it_takes(impatient: Serving) -> None:
+    """Nothing is said for longer than a client has for its request, before the first word and between words."""
+    with client_of(impatient, timeout=60) as client:
+        said = client.chat.completions.create(model="standin", messages=MESSAGES, stream=True)
+        assert "".join(piece.choices[0].delta.content or "" for piece in said) == "Answer: one two three"
+        again = client.chat.completions.create(model="standin", messages=MESSAGES)
+        assert again.choices[0].message.content == "Answer: one two three"
+
+
+@pytest.mark.parametrize("text", ["soon", "0s", "60"])
+def test_how_long_a_request_may_take_is_a_time(kuulo: Kuulo, text: str) -> None:
+    """With its unit: 60 would be minutes for one, and seconds for another."""
+    refused = kuulo("serve", "--endpoint", "http://127.0.0.1:1/v1", "--read-timeout", text)
+    assert refused.returncode == 2 and f"--read-timeout: {text!r} is not a time" in refused.stderr
 
 
 # ------------------------------------------------------------------ streams, and what breaks them

@@ -47,6 +47,7 @@ SPEECH_HAS_NOT = {"from": None, "pack": False, "speakers": "none", "speech_detec
 @click.option("--idle", metavar="TIME", help="End after so long without a request: 30m, 2h. Without it: never.")
 @click.option("--body-limit", default="16M", metavar="SIZE", help="Largest request for a language model.")
 @click.option("--audio-limit", default="1G", metavar="SIZE", help="Largest upload of a recording.")
+@click.option("--read-timeout", default="60s", metavar="TIME", help="How long a client may leave a request unfinished.")
 @click.option("--on", "place", type=click.Choice(["here", "slurm"]), default="here", help="Where it runs.")
 @click.option("--partition", metavar="NAME", help="Of the job: as `kuulo submit`.")
 @click.option("--account", metavar="NAME", help="On whose account the job is.")
@@ -87,7 +88,8 @@ def serve(model: str | None, **asked: Any) -> int:
         raise UsageError("nothing is named that could be served", do="kuulo serve MODEL, or kuulo serve --speech MODEL")
     if asked["socket"] and (asked["port"] or asked["bind"] != "127.0.0.1"):
         raise UsageError("--socket is instead of --port and --bind")
-    seconds(asked["idle"]), size(asked["body_limit"]), size(asked["audio_limit"])
+    seconds(asked["idle"]), seconds(asked["read_timeout"], "--read-timeout", unit="")
+    size(asked["body_limit"]), size(asked["audio_limit"])
     if asked["place"] == "slurm":
         return _submit(model, asked)
     return _here(model, asked)
@@ -144,7 +146,11 @@ def _front(asked: Mapping[str, Any], folder: ServerFolder, chat: ChatPlan | None
         chat_name=asked["served_name"],
         speech_name=asked["speech_name"],
         idle_s=seconds(asked["idle"]),
-        limits=Limits(size(asked["body_limit"]), size(asked["audio_limit"])),
+        limits=Limits(
+            size(asked["body_limit"]),
+            size(asked["audio_limit"]),
+            seconds(asked["read_timeout"], "--read-timeout", unit="") or Limits.read_s,
+        ),
         scratch=Path(scratch) if scratch else None,
         keep=bool(asked["in_job"]),
     )
@@ -224,16 +230,17 @@ def _submit(model: str | None, asked: Mapping[str, Any]) -> int:
     return serve_job.submit(model, asked, _servers())
 
 
-def seconds(text: str | None) -> float | None:
-    """Seconds in `90s`, `30m`, `2h`, `1d`; minutes without a unit. Raises UsageError."""
+def seconds(text: str | None, flag: str = "--idle", unit: str = "m") -> float | None:
+    """Seconds in `90s`, `30m`, `2h`, `1d`. `unit`: of a number without one, which is refused where it is empty. Raises
+    UsageError."""
     from kuulo.errors import UsageError
 
     if text is None:
         return None
     found = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)([smhd]?)", text.strip().lower())
-    if not found or not float(found[1]):
-        raise UsageError(f"--idle: {text!r} is not a time", do="write 30m, 2h or 90s")
-    return float(found[1]) * UNITS[found[2] or "m"]
+    if not found or not float(found[1]) or not (found[2] or unit):
+        raise UsageError(f"{flag}: {text!r} is not a time", do="write 30m, 2h or 90s")
+    return float(found[1]) * UNITS[found[2] or unit]
 
 
 def size(text: str) -> int:

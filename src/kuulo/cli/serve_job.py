@@ -23,7 +23,7 @@ PATHS = ("key_file", "scratch")
 
 FLAGS = {"speech": "--speech", "speech_engine": "--speech-engine", "served_name": "--served-name",
          "speech_name": "--speech-name", "bind": "--bind", "idle": "--idle", "body_limit": "--body-limit",
-         "audio_limit": "--audio-limit"}  # fmt: skip
+         "audio_limit": "--audio-limit", "read_timeout": "--read-timeout"}  # fmt: skip
 """Parameters of the command that its job gets as they are."""
 
 

@@ -5,7 +5,8 @@
 | `registry.py` | which servers there are, and how they are |
 | `keys.py` | their secret keys |
 | `app.py` | the allowed routes, and who gets in |
-| `bodies.py` | request bodies, refused while they are read |
+| `connection.py` | connections, closed when a request's head does not come |
+| `bodies.py` | request bodies, refused while they are read, or when they do not come on |
 | `passing.py` | requests that go on to the engine's server, and answers that come back as they are made |
 | `refusals.py` | errors, as clients of OpenAI's API read them |
 | `ear.py` | a recognising worker that keeps its model loaded |

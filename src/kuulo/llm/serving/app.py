@@ -31,10 +31,11 @@ OPEN = "/health"
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest bodies, in bytes."""
+    """The largest bodies, in bytes. `read_s`: how long a request may not come on, in seconds."""
 
     chat: int = 16 << 20
     audio: int = 1 << 30
+    read_s: float = 60.0
 
 
 @dataclass
@@ -96,11 +97,11 @@ def app(served: Served) -> Starlette:
         path = request.url.path
         if served.chat is None:
             raise Refusal(404, "This server has no language model.", "unknown_url")
-        data = await bodies.whole(request.receive, request.headers, served.limits.chat)
+        data = await bodies.whole(request.receive, request.headers, served.limits.chat, served.limits.read_s)
         return Passed(served.chat, path.removeprefix("/v1"), asked_of(served, data))
 
     chat = [Route(path, on, methods=["POST"]) for path in CHAT_ROUTES]
-    speech = routes(served.speech, served.limits.audio, served.life) if served.speech else []
+    speech = routes(served.speech, served.limits.audio, served.limits.read_s, served.life) if served.speech else []
     made = Starlette(
         routes=[
             Route(OPEN, health),
@@ -138,8 +139,7 @@ def _model(served: Served, name: str) -> dict[str, Any]:
 
 
 def refused(refusal: Refusal) -> Response:
-    headers = {"WWW-Authenticate": "Bearer"} if refusal.status == 401 else None
-    return JSONResponse(refusal.body(), refusal.status, headers=headers)
+    return JSONResponse(refusal.body(), refusal.status, headers=refusal.headers())
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

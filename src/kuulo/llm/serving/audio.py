@@ -28,7 +28,7 @@ from kuulo.llm.serving import bodies, fields
 from kuulo.llm.serving.ear import AGAIN, Ear
 from kuulo.llm.serving.fields import Asked
 from kuulo.llm.serving.life import Life
-from kuulo.llm.serving.passing import EVENTS, JSON, left, send_start, send_whole, unless
+from kuulo.llm.serving.passing import EVENTS, left, send_refusal, send_start, send_whole, unless
 from kuulo.llm.serving.refusals import ENDING, Refusal, engine_gone, unknown_model
 from kuulo.transcript import Audio, Segment, Transcript
 
@@ -44,11 +44,11 @@ class Speech:
     ear: Ear
 
 
-def routes(speech: Speech, limit: int, life: Life) -> list[Route]:
-    """The routes. `limit`: the largest upload, in bytes."""
+def routes(speech: Speech, limit: int, read_s: float, life: Life) -> list[Route]:
+    """The routes. `limit`: the largest upload, in bytes. `read_s`: how long one may not come on, in seconds."""
 
     async def transcribe(request: Request) -> Heard:
-        return Heard(speech, limit, life, TASKS[request.url.path])
+        return Heard(speech, limit, read_s, life, TASKS[request.url.path])
 
     return [Route(path, transcribe, methods=["POST"]) for path in TASKS]
 
@@ -56,14 +56,14 @@ def routes(speech: Speech, limit: int, life: Life) -> list[Route]:
 class Heard:
     """The answer to a recording: an ASGI application."""
 
-    def __init__(self, speech: Speech, limit: int, life: Life, task: str) -> None:
-        self._speech, self._limit, self._life, self._task = speech, limit, life, task
+    def __init__(self, speech: Speech, limit: int, read_s: float, life: Life, task: str) -> None:
+        self._speech, self._limit, self._read_s, self._life, self._task = speech, limit, read_s, life, task
         self._begun = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         try:
-            async with _uploaded(request, self._limit) as (file, form):
+            async with _uploaded(request, self._limit, self._read_s) as (file, form):
                 request_ = self._asked(form)
                 pcm = self._speech.ear.scratch / f"{id(self):x}.f32"
                 try:
@@ -134,13 +134,15 @@ class Heard:
         if self._begun:
             await send({"type": "http.response.body", "body": refusal.event()})
         else:
-            await send_whole(send, refusal.status, JSON, json.dumps(refusal.body()).encode("ascii"))
+            await send_refusal(send, refusal)
 
 
 @asynccontextmanager
-async def _uploaded(request: Request, limit: int) -> AsyncIterator[tuple[UploadFile, dict[str, list[str]]]]:
+async def _uploaded(
+    request: Request, limit: int, read_s: float
+) -> AsyncIterator[tuple[UploadFile, dict[str, list[str]]]]:
     """The file of a form, and its texts. Raises Refusal."""
-    checked = Request(request.scope, bodies.limited(request.receive, request.headers, limit))
+    checked = Request(request.scope, bodies.limited(request.receive, request.headers, limit, read_s))
     if not request.headers.get("content-type", "").startswith("multipart/form-data"):
         raise Refusal(415, "A recording is sent as multipart/form-data, in the field `file`.", None, "file")
     try:

@@ -1,4 +1,4 @@
-"""Request bodies: read up to a limit, and refused as soon as they are over it."""
+"""Request bodies: read up to a limit, and refused as soon as they are over it or do not come on."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import contextlib
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive
 
-from kuulo.llm.serving.refusals import Refusal, too_large
+from kuulo.llm.serving.refusals import Refusal, too_large, too_slow
 
 LINGER_S = 2.0
 """How long the rest of a refused body is read and thrown away: a client that is still sending when its connection is
 closed may not come to read why."""
 
 
-def limited(receive: Receive, headers: Headers, limit: int) -> Receive:
-    """`receive` that raises Refusal (413) when more than `limit` bytes come; at once when the header says so."""
+def limited(receive: Receive, headers: Headers, limit: int, read_s: float) -> Receive:
+    """`receive` that raises Refusal: 413 when more than `limit` bytes come, at once when the header says so; 408 when
+    nothing comes for `read_s` seconds, as long as the body is not whole."""
     declared = headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise too_large(limit)
@@ -24,7 +25,11 @@ def limited(receive: Receive, headers: Headers, limit: int) -> Receive:
 
     async def checked() -> Message:
         nonlocal taken
-        message = await receive()
+        try:
+            async with asyncio.timeout(read_s):
+                message = await receive()
+        except TimeoutError as error:
+            raise too_slow(read_s) from error
         taken += len(message.get("body", b""))
         if taken > limit:
             raise too_large(limit)
@@ -33,9 +38,9 @@ def limited(receive: Receive, headers: Headers, limit: int) -> Receive:
     return checked
 
 
-async def whole(receive: Receive, headers: Headers, limit: int) -> bytes:
+async def whole(receive: Receive, headers: Headers, limit: int, read_s: float) -> bytes:
     """All of a body. Raises Refusal."""
-    checked, parts = limited(receive, headers, limit), []
+    checked, parts = limited(receive, headers, limit, read_s), []
     while True:
         message = await checked()
         if message["type"] == "http.disconnect":

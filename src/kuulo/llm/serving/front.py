@@ -23,7 +23,7 @@ from kuulo.errors import CannotRun, KuuloError
 from kuulo.llm import server as engines
 from kuulo.llm.endpoint import Endpoint
 from kuulo.llm.plan import ChatPlan
-from kuulo.llm.serving import address, keys, life, registry
+from kuulo.llm.serving import address, connection, keys, life, registry
 from kuulo.llm.serving.app import Limits, Served, app
 from kuulo.llm.serving.audio import Speech
 from kuulo.llm.serving.ear import Ear
@@ -168,8 +168,9 @@ async def _serve(
             stack.callback(ear.close)
             await ear.open()
             served.speech = Speech(str(record.speech), ear)
-        web = _Web(uvicorn.Config(app(served), log_config=None, access_log=False, lifespan="off", http="h11", ws="none",
-            server_header=False, proxy_headers=False, timeout_graceful_shutdown=CLOSE_S))  # fmt: skip
+        web = _Web(uvicorn.Config(app(served), http=connection.patient(front.limits.read_s), log_config=None,
+            access_log=False, lifespan="off", ws="none", server_header=False, proxy_headers=False,
+            timeout_graceful_shutdown=CLOSE_S))  # fmt: skip
         serving = asyncio.create_task(web.serve(sockets=[listening]))
         try:
             record = _placed(record, listening, front.socket)

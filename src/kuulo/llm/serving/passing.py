@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 import httpx2 as httpx
@@ -97,7 +97,7 @@ class Passed:
         if self._begun:
             await send({"type": "http.response.body", "body": refusal.event()})
         else:
-            await send_whole(send, refusal.status, JSON, json.dumps(refusal.body()).encode("ascii"))
+            await send_refusal(send, refusal)
 
 
 async def unless(work: Awaitable[None], reasons: dict[Any, Refusal | None]) -> Refusal | None:
@@ -163,13 +163,22 @@ def _how(error: httpx.TransportError) -> str:
     return "it ended in the middle"
 
 
-async def send_start(send: Send, status: int, kind: str, length: int | None = None) -> None:
+async def send_start(
+    send: Send, status: int, kind: str, length: int | None = None, more: Mapping[str, str] | None = None
+) -> None:
     headers = [(b"content-type", kind.encode("latin-1", "replace")), (b"cache-control", b"no-store")]
     if length is not None:
         headers.append((b"content-length", str(length).encode("ascii")))
+    headers += [(name.lower().encode("ascii"), value.encode("ascii")) for name, value in (more or {}).items()]
     await send({"type": "http.response.start", "status": status, "headers": headers})
 
 
 async def send_whole(send: Send, status: int, kind: str, body: bytes) -> None:
     await send_start(send, status, kind, len(body))
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_refusal(send: Send, refusal: Refusal) -> None:
+    body = json.dumps(refusal.body()).encode("ascii")
+    await send_start(send, refusal.status, JSON, len(body), refusal.headers())
     await send({"type": "http.response.body", "body": body})

@@ -17,6 +17,9 @@ KINDS = {
 }
 """Status -> `type`, as OpenAI has them; what is not here is `server_error`."""
 
+HEADERS = {401: {"WWW-Authenticate": "Bearer"}, 408: {"Connection": "close"}}
+"""Status -> headers that RFC 9110 (15.5.2, 15.5.9) has with it. After 408 what might still come is no new request."""
+
 
 @dataclass(eq=False)
 class Refusal(Exception):
@@ -30,6 +33,10 @@ class Refusal(Exception):
     def body(self) -> dict[str, Any]:
         kind = KINDS.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    def headers(self) -> dict[str, str]:
+        """What its answer has beside the body's kind and length."""
+        return HEADERS.get(self.status, {})
 
     def event(self) -> bytes:
         """As the last event of a stream that had begun."""
@@ -45,6 +52,10 @@ ENDING = Refusal(503, "The server is ending: the answer was broken off.", "serve
 
 def too_large(limit: int) -> Refusal:
     return Refusal(413, f"The request is larger than {limit} bytes, this server's limit.", "request_too_large")
+
+
+def too_slow(seconds: float) -> Refusal:
+    return Refusal(408, f"Nothing more of the request came for {seconds:g} s, this server's limit.", "request_timeout")
 
 
 def engine_gone(how: str) -> Refusal:
