@@ -355,6 +355,42 @@ def test_how_long_a_request_may_take_is_a_time(kuulo: Kuulo, text: str) -> None:
     assert refused.returncode == 2 and f"--read-timeout: {text!r} is not a time" in refused.stderr
 
 
+# ------------------------------------------------------------------ settings of recognition that a server does not use
+
+NOT_USED = (
+    "a server of recordings does not use pack = true (a variable), roster = voices.json (your settings), "
+    "speakers = auto (your settings), speech_detection = true (the site's file): kuulo transcribe does"
+)
+
+
+@pytest.fixture
+def settings(kuulo_environment: dict[str, str], tmp_path: Path) -> None:
+    user = Path(kuulo_environment["XDG_CONFIG_HOME"]) / "kuulo" / "config.toml"
+    user.parent.mkdir(parents=True)
+    user.write_text(
+        '[defaults]\nspeakers = "auto"\nroster = "voices.json"\nworkers = 1\nformat = "docx"\nbeam_size = 1\n'
+    )
+    site = tmp_path / "site.toml"
+    site.write_text("[defaults]\nhighlight_words = false\n[forced]\nspeech_detection = true\n")
+    kuulo_environment |= {"KUULO_SITE": str(site), "KUULO_PACK": "yes"}
+
+
+@pytest.mark.usefixtures("settings")
+def test_settings_that_it_does_not_use_are_named(start: Start, kuulo: Kuulo, tmp_path: Path) -> None:
+    shown = kuulo("serve", "--speech-engine", "null", "--dry-run")
+    assert f"note:   {NOT_USED}\n" in shown.stdout, shown.stdout + shown.stderr
+    with (
+        llm_standin.running(tmp_path / "engine") as endpoint,
+        start(endpoint, "--speech-engine", "null") as one,
+    ):
+        assert f"{NOT_USED}\n" in one.said.read_text()
+
+
+def test_without_such_settings_nothing_is_said(kuulo: Kuulo) -> None:
+    shown = kuulo("serve", "--speech-engine", "null", "--dry-run")
+    assert shown.returncode == 0 and "does not use" not in shown.stdout + shown.stderr
+
+
 # ------------------------------------------------------------------ streams, and what breaks them
 
 

@@ -18,13 +18,25 @@ if TYPE_CHECKING:
     from kuulo.llm.serving.registry import Server, ServerFolder, Servers
     from kuulo.machine import Machine
     from kuulo.plan import Plan
+    from kuulo.site import Settings
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 ENGINES = ("endpoint", "engine", "key_file")
 """Options of a language model that are not the server's, and that this command has."""
 
-SPEECH_HAS_NOT = {"from": None, "pack": False, "speakers": "none", "speech_detection": False, "to": None}
-"""Options of recognition that a server does not have, with what it does."""
+SPEECH_HAS_NOT = (
+    "from", "highlight_words", "max_line_count", "max_line_width", "max_words_per_line", "pack", "roster",
+    "speaker_engine", "speaker_model", "speaker_option", "speakers", "speech_detection", "then", "then_option", "to",
+)  # fmt: skip
+"""Options of recognition that a server does not have: they are as built in. Which files are written, and where, is not
+among them: a server writes none, and its clients choose the format."""
+
+DECIDED_BY = {
+    "site": "the site's file",
+    "forced": "the site's file",
+    "user": "your settings",
+    "environment": "a variable",
+}
 
 
 @click.command()
@@ -103,6 +115,8 @@ def _here(model: str | None, asked: Mapping[str, Any]) -> int:
     speech = speech_plan(asked) if has_speech(asked) else None
     if asked["dry_run"]:
         return _show(chat, speech)
+    if not asked["quiet"]:
+        say_notes(speech)
     try:
         from kuulo.llm.serving import front, keys
     except ModuleNotFoundError as error:
@@ -171,7 +185,8 @@ def chat_plan(model: str | None, asked: Mapping[str, Any], elsewhere: Machine | 
 
 
 def speech_plan(asked: Mapping[str, Any]) -> Plan:
-    """What recordings are heard with. Of the settings, those that make no sense here are as built in."""
+    """What recordings are heard with. Of the settings, those that make no sense here are as built in; the plan's last
+    note names those of them that somebody has set. Raises KuuloError."""
     import dataclasses
 
     from kuulo import plan, site, survey
@@ -179,13 +194,42 @@ def speech_plan(asked: Mapping[str, Any]) -> Plan:
     files = site.load()
     typed = {k: v for k, v in flags.typed(asked).items() if k in ("device", "threads", "scratch")}
     typed |= {name: asked[flag] for name, flag in (("model", "speech"), ("engine", "speech_engine")) if asked[flag]}
-    settings = site.settle(files, typed)
-    settings = dataclasses.replace(
-        settings,
-        values={**settings.values, **SPEECH_HAS_NOT, "workers": 1},
-        origin={**settings.origin, **dict.fromkeys(SPEECH_HAS_NOT, "built in")},
+    settings, note = speech_settings(site.settle(files, typed))
+    resolved = plan.resolve(settings, survey.facts(files))
+    return dataclasses.replace(resolved, notes=(*resolved.notes, *([note] if note else [])))
+
+
+def speech_settings(settings: Settings) -> tuple[Settings, str]:
+    """The settings as a server has them, and which of those that somebody has set it does not use, as a sentence; empty
+    when there is none. Pure."""
+    import dataclasses
+
+    from kuulo import options as speech_options
+
+    table = speech_options.BY_NAME
+    ours = {name: speech_options.parse(table[name], table[name].default) for name in SPEECH_HAS_NOT}
+    ours["workers"] = 1
+    unused = [
+        f"{name} = {_shown(settings.values[name])} ({DECIDED_BY[settings.origin[name]]})"
+        for name, value in sorted(ours.items())
+        if settings.origin[name] in DECIDED_BY and settings.values[name] != value
+    ]
+    kept = dataclasses.replace(
+        settings, values={**settings.values, **ours}, origin={**settings.origin, **dict.fromkeys(ours, "built in")}
     )
-    return plan.resolve(settings, survey.facts(files))
+    return kept, f"a server of recordings does not use {', '.join(unused)}: kuulo transcribe does" if unused else ""
+
+
+def _shown(value: object) -> str:
+    import json
+
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def say_notes(speech: Plan | None) -> None:
+    """What people should know of how recordings are heard, on standard error."""
+    for note in speech.notes if speech else ():
+        click.echo(note, err=True)
 
 
 def _show(chat: ChatPlan | None, speech: Plan | None) -> int:

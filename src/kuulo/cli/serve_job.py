@@ -53,6 +53,8 @@ def submit(model: str | None, asked: Mapping[str, Any], servers: Servers) -> int
         need,
         can_use_gpu=any("cuda" in spec.devices for spec in specs),
     )
+    if not asked["quiet"]:  # its job says nothing, and its output is in a file
+        serve.say_notes(speech)
     if asked["dry_run"]:
         from kuulo import schedulers
 
