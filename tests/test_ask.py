@@ -26,6 +26,7 @@ ANSWERS = {
     "bad json": "this is no JSON",
     "age of (.|\\n)*did not fit": '{"age": 7}',
     "age of": '{"age": "seven"}',
+    "Who is interviewed": '{"name": "Anna Virtanen", "born": 1987, "home": "Turku"}',
 }
 
 
@@ -124,6 +125,26 @@ def test_an_answer_to_a_schema_is_checked_and_asked_for_again(kuulo: Kuulo, env:
     never = kuulo("ask", "--schema", schema, "bad json", env=env)
     assert never.returncode == 1 and never.stdout == ""
     assert "asked 3 times" in never.stderr and "this is no" not in never.stderr
+
+
+def test_a_schema_in_the_short_form(kuulo: Kuulo, env: Mapping[str, str]) -> None:
+    done = kuulo("ask", "--schema", "age int", "the age of Anna", env=env)
+    assert json.loads(done.stdout) == {"age": 7}, done.stderr
+    told = kuulo("ask", "--schema", "name, born int, home: the town", "Who is interviewed?", env=env)
+    assert told.stdout == '{\n "name": "Anna Virtanen",\n "born": 1987,\n "home": "Turku"\n}\n'
+    shown = kuulo("ask", "--schema", "age int: in years, name", "--dry-run", "Who?", env=env)
+    assert '"age": {"type": "integer", "description": "in years"}, "name": {"type": "string"}' in shown.stdout
+    refused = kuulo("ask", "--schema", "age number", "Who?", env=env)
+    assert refused.returncode == 2 and "has the type 'number'" in refused.stderr
+
+
+def test_a_schema_of_several_answers(kuulo: Kuulo, env: Mapping[str, str]) -> None:
+    done = kuulo("ask", "--schema-multi", "name, age int", "who was there", env=env)
+    assert json.loads(done.stdout) == {"items": [{"name": "text", "age": 0}]}, done.stderr
+    refused = kuulo("ask", "--schema-multi", "name, age int", "--schema", "name str", "who was there", env=env)
+    assert refused.returncode == 2 and "both given" in refused.stderr
+    twice = kuulo("ask", "--schema-multi", "name str", "-o", "schema", "name str", "who was there", env=env)
+    assert twice.returncode == 2 and "schema is given twice" in twice.stderr
 
 
 def test_dry_run_shows_what_the_model_would_be_told(kuulo: Kuulo, env: Mapping[str, str], tmp_path: Path) -> None:

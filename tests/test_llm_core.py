@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -27,7 +28,7 @@ from conftest import ROOT, Kuulo
 from kuulo import engines
 from kuulo.environments.installed import Environment, Environments
 from kuulo.errors import CannotRun, EngineMissing, ModelMissing, OptionRefused, UsageError
-from kuulo.llm import facts, memory, options, plan, provenance, server
+from kuulo.llm import facts, memory, options, plan, provenance, schema, server
 from kuulo.llm.client import (
     Client,
     Delta,
@@ -98,15 +99,78 @@ def test_values_that_cannot_be_are_refused(flags: dict[str, str], said: str) -> 
 
 
 def test_a_schema_is_a_file_or_the_text_itself(tmp_path: Path) -> None:
-    path = tmp_path / "my schema.json"
+    path = tmp_path / "my schema, the first.json"
     path.write_text('{"type": "object"}')
-    assert options.read_schema(str(path)) == options.read_schema(' {"type": "object"}') == {"type": "object"}
-    for text, said in (("{", "not JSON"), (str(tmp_path / "none"), "cannot be read")):
+    assert schema.read(str(path)) == schema.read(' {"type": "object"}') == {"type": "object"}
+    for text, said in (("{", "not JSON"), ("[1, 2]", "another kind"), (str(tmp_path / "none"), "cannot be read")):
         with pytest.raises(UsageError, match=said):
-            options.read_schema(text)
+            schema.read(text)
     path.write_text("[]")
     with pytest.raises(UsageError, match="another kind"):
-        options.read_schema(str(path))
+        schema.read(str(path))
+
+
+def test_a_schema_is_also_fields_in_llms_short_form() -> None:
+    """The same as simonw/llm makes of them, but that nothing else may be there."""
+    wanted = {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string"},
+            "age": {"type": "integer"},
+            "height": {"type": "number", "description": "in metres"},
+            "alive": {"type": "boolean"},
+            "bio": {"type": "string", "description": "short, without dates: two sentences"},
+        },
+        "required": ["name", "age", "height", "alive", "bio"],
+        "additionalProperties": False,
+    }
+    fields = [
+        "name",
+        "age int",
+        "height float: in metres",
+        " alive bool",
+        "bio str: short, without dates: two sentences",
+    ]
+    assert schema.read("\r\n".join([*fields, ""])) == wanted
+    fields[4] = "bio: brief"
+    wanted["properties"]["bio"]["description"] = "brief"  # type: ignore[index]
+    assert schema.read(",".join([*fields, ""])) == wanted
+    several = schema.several(schema.read("name str"))
+    assert several["properties"]["items"]["items"]["properties"] == {"name": {"type": "string"}}
+
+
+@pytest.mark.parametrize("text", ["name, age int, bio: short description", "größe float\nort: a town, or a village\n"])
+def test_the_short_form_means_what_it_means_to_llm(text: str) -> None:
+    llm = pytest.importorskip("llm")
+    theirs = {**llm.schema_dsl(text), "additionalProperties": False}
+    assert schema.read(text) == theirs
+    assert schema.several(theirs) == {**llm.schema_dsl(text, multi=True), "additionalProperties": False} | {
+        "properties": {"items": {"type": "array", "items": theirs}}
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name, age integer", "the field age has the type 'integer', which is none of bool, float, int, str"),
+        ("name, bio: short, not long", "the field not has the type 'long'"),
+        ("name, age int years", "'age int years' is no field"),
+        ("name, : nothing", "': nothing' is no field"),
+        ("out/my file", "'out/my file' is no field"),
+        ("name, age int, name", "the field name is there twice"),
+        (" , ", "it has no field"),
+        ("name", "one field alone is written 'name str'"),
+        ("schema.json", "the schema cannot be read: .*No such file"),
+        ("my notes: final.json", "the schema cannot be read: .*No such file"),
+        ("x" * 5000, "the schema cannot be read"),
+        ("name\0, age", "is no field"),
+    ],
+)
+def test_a_schema_that_is_nothing_of_these_is_refused(text: str, said: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        schema.read(text)
+    assert re.search(said, str(refused.value)), refused.value
+    assert "a file with a JSON schema, the JSON itself, or fields" in str(refused.value.do)
 
 
 # ---------------------------------------------------------------------- memory

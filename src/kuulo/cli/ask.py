@@ -28,6 +28,7 @@ if TYPE_CHECKING:
               help="What is asked about: a transcript, with its times and speakers, or a text.")  # fmt: skip
 @click.option("--option", "-o", "pairs", nargs=2, multiple=True, metavar="KEY VALUE", help="An option by its name.")
 @flags.common(*options.GROUPS, table=options.OPTIONS)
+@click.option("--schema-multi", metavar="FILE|JSON|FIELDS", help="As --schema, for any number of such answers.")
 @click.option("--split", is_flag=True, help="Ask about the parts of a text that is too long, then put them together.")
 @click.option("--stream/--no-stream", default=True, help="Show the answer as it comes.  [default: on]")
 @click.option("--usage", "-u", is_flag=True, help="Say on standard error how many tokens it took.")
@@ -39,6 +40,7 @@ def ask(
     params: tuple[tuple[str, str], ...],
     files: tuple[Path, ...],
     pairs: tuple[tuple[str, str], ...],
+    schema_multi: str | None,
     split: bool,
     stream: bool,
     usage: bool,
@@ -57,7 +59,7 @@ def ask(
     cat notes.txt | kuulo ask -s "Answer in Finnish" "What is to be done?"
     """
     asked = _question(question, template, params, files, arguments.get("option_system"))
-    given = typed(arguments, pairs, asked.template)
+    given = typed(_with_several(arguments, schema_multi), pairs, asked.template)
     if dry_run:
         return _dry_run(asked, given, as_json)
     from kuulo.cli.transcribe import stop_when_told
@@ -75,6 +77,18 @@ def ask(
             click.echo(text)
         _say(talk, usage)
     return 0
+
+
+def _with_several(arguments: Mapping[str, Any], text: str | None) -> Mapping[str, Any]:
+    """With the schema of several answers in the place of `--schema`. Raises UsageError."""
+    from kuulo.errors import UsageError
+    from kuulo.llm import schema
+
+    if text is None:
+        return arguments
+    if arguments.get("option_schema") is not None:
+        raise UsageError("--schema and --schema-multi are both given", do="leave one out")
+    return {**arguments, "option_schema": json.dumps(schema.several(schema.read(text)))}
 
 
 def typed(
@@ -227,6 +241,8 @@ def _dry_run(asked: Question, given: dict[str, Any], as_json: bool) -> int:
         for message in messages:
             click.echo(click.style(f"{message['role']}:", bold=True))
             click.echo(message["content"])
+        if resolved and resolved.options["schema"] is not None:
+            click.echo(f"\nschema: {json.dumps(resolved.options['schema'], ensure_ascii=False)}")
         if resolved:
             click.echo(f"\nmodel: {resolved.model_name or 'the one that the endpoint has'} ({resolved.why})")
     if problem:

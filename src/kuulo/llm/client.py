@@ -296,11 +296,11 @@ def body(endpoint: Endpoint, messages: Sequence[Message], values: Mapping[str, A
 
 
 def response_format(schema: Any, schema_as: str) -> dict[str, Any]:
-    """How the endpoint is told a schema: a dict, or a file's name or text (`--schema`)."""
+    """How the endpoint is told a schema: a dict, or what people give (`--schema`)."""
     if not isinstance(schema, Mapping):
-        from kuulo.llm import options
+        from kuulo.llm import schema as schemas
 
-        schema = options.read_schema(str(schema))
+        schema = schemas.read(str(schema))
     if schema_as == "json_object":
         return {"type": "json_object", "schema": dict(schema)}
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": dict(schema), "strict": True}}

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from kuulo import site
-from kuulo.errors import UsageError
 from kuulo.options import Option
 from kuulo.site import Settings, Site
 
@@ -84,7 +83,8 @@ OPTIONS: tuple[ChatOption, ...] = (
     ),
     ChatOption(
         "schema", ("--schema",), "str", None, "Answer",
-        "JSON schema that the answer must keep to: a file, or the schema itself.", metavar="FILE|JSON",
+        "What the answer must keep to: a JSON schema, as a file or as it is, or fields: \"name, age int, bio: in a "
+        "sentence\".", metavar="FILE|JSON|FIELDS",
         engine=True, result=True, request=True,
     ),
     # Server
@@ -159,24 +159,3 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, str]:
 def request_values(values: Mapping[str, Any]) -> dict[str, Any]:
     """Of settled values, those that are sent with each question."""
     return {o.name: values[o.name] for o in OPTIONS if o.request and o.name in values}
-
-
-def read_schema(text: str) -> dict[str, Any]:
-    """A JSON schema: the text itself when it begins with a brace, else the file of that name. Raises UsageError."""
-    import json
-    from pathlib import Path
-
-    where = "--schema"
-    if not text.lstrip().startswith("{"):
-        where = text
-        try:
-            text = Path(text).expanduser().read_text(encoding="utf-8")
-        except (OSError, ValueError) as error:
-            raise UsageError(f"the schema cannot be read: {error}", looked_at=where) from error
-    try:
-        schema = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"the schema is not JSON: {error}", looked_at=where) from error
-    if not isinstance(schema, dict):
-        raise UsageError("the schema is JSON of another kind than an object", looked_at=where)
-    return schema

@@ -20,6 +20,7 @@ from kuulo.engines.base import EngineSpec
 from kuulo.environments.installed import Environment
 from kuulo.errors import CannotRun, EngineMissing, ModelMissing, OptionRefused, UsageError
 from kuulo.llm import memory, options
+from kuulo.llm import schema as schemas
 from kuulo.llm.endpoint import CHAT
 from kuulo.llm.memory import Need, Shape
 from kuulo.machine import Machine
@@ -121,7 +122,7 @@ def resolve(settings: Settings, known: ChatFacts) -> ChatPlan:
     """The plan. Raises UsageError, OptionRefused, EngineMissing, ModelMissing, or CannotRun for want of memory."""
     values = settings.values
     if values["schema"] is not None:  # read once, before anything is started
-        schema = options.read_schema(str(values["schema"]))
+        schema = schemas.read(str(values["schema"]))
         settings = dataclasses.replace(settings, values={**values, "schema": schema})
     wanted = values["engine"]
     spec = _named(str(wanted), known.facts) if wanted else None
