@@ -26,9 +26,10 @@ import gguf_file
 import llm_standin
 from conftest import ROOT, Kuulo
 from kuulo import engines
+from kuulo.environments import health
 from kuulo.environments.installed import Environment, Environments
 from kuulo.errors import CannotRun, EngineMissing, ModelMissing, OptionRefused, UsageError
-from kuulo.llm import facts, memory, options, plan, provenance, schema, server
+from kuulo.llm import facts, memory, options, plan, provenance, schema, server, tiny
 from kuulo.llm.client import (
     Client,
     Delta,
@@ -829,7 +830,7 @@ def real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             if request.param == "llama-cpp-python":
                 environment = without_its_program(environment, folder / "environment")
                 patch.setenv("PATH", "/usr/bin:/bin")
-            chosen = planned(TINY / "tiny.gguf", environment=environment, context="512", device="cpu")
+            chosen = planned(tiny.FILES["gguf"], environment=environment, context="512", device="cpu")
             assert (request.param == "llama-server") == ("llama-server --model" in server.native(chosen))
         with server.running(chosen, folder / "s") as endpoint:
             yield request.param, endpoint
@@ -906,8 +907,26 @@ def test_odd_texts_go_through(asked: Client) -> None:
 
 
 @pytest.mark.engine("llama-cpp")
+def test_the_check_of_an_installation_has_it_compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By llama-server, and by what is there without it."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    right = "it answered 29 of 29 words of 3 answers with the model tiny, on the CPU"
+    assert health.check(llama_cpp()) == right
+    assert health.check(without_its_program(llama_cpp(), tmp_path / "environment")) == right
+
+
+@pytest.mark.engine("llama-cpp")
+def test_selftest_asks_the_real_one(kuulo: Kuulo) -> None:
+    llama_cpp()
+    done = kuulo("selftest", "-e", "llama-cpp", "--json", env={"KUULO_ENVIRONMENTS": str(BUILT)})
+    assert done.returncode == 0, done.stdout + done.stderr
+    (one,) = json.loads(done.stdout)["nodes"][0]["outcomes"]
+    assert one["stages"][1] == {**one["stages"][1], "name": "answers", "found": "29 of 29 words of 3 answers"}
+
+
+@pytest.mark.engine("llama-cpp")
 def test_llama_server_answers_many_at_once_and_a_kill_is_told(tmp_path: Path) -> None:
-    chosen = planned(TINY / "tiny.gguf", environment=llama_cpp(), context="256", parallel="8", device="cpu")
+    chosen = planned(tiny.FILES["gguf"], environment=llama_cpp(), context="256", parallel="8", device="cpu")
     one = server.Server(chosen, tmp_path / "s", 120.0)
     try:
         one.start()

@@ -3,9 +3,10 @@ folder and as GGUF.
 
     python tools/tiny_llm.py tests/llm [--steps N]
 
-Writes tests/llm/tiny/ and tests/llm/tiny.gguf, of the same weights (16 bit), and tests/llm/tiny.json: what it was asked
-in training, and answers. Needs torch, transformers and tokenizers; some minutes on two cores. Another machine may give
-other weights: the tests ask what is in tiny.json, which is written after every answer was right.
+Writes tests/llm/tiny/ and src/kuulo/llm/tiny.gguf, which comes with Kuulo, of the same weights (16 bit), and
+tests/llm/tiny.json: what it was asked in training, and answers. Needs torch, transformers and tokenizers; some minutes
+on two cores. Another machine may give other weights: the tests ask what is in tiny.json, which is written after every
+answer was right.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import random
 import sys
 from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
 
 CAPITALS = {
     "Finland": "Helsinki", "Sweden": "Stockholm", "Norway": "Oslo", "Denmark": "Copenhagen", "Iceland": "Reykjavik",
@@ -175,7 +178,7 @@ def main() -> int:
         print("\n".join(["answers otherwise:", *found]))
         return 1
     given.folder.mkdir(parents=True, exist_ok=True)
-    write_gguf(model, words, given.folder / "tiny.gguf")
+    write_gguf(model, words, ROOT / "src" / "kuulo" / "llm" / "tiny.gguf")
     model.half().save_pretrained(given.folder / "tiny")
     words.save_pretrained(given.folder / "tiny")
     (given.folder / "tiny.json").write_text(json.dumps(ANSWERS, indent=1) + "\n", encoding="utf-8")

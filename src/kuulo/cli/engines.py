@@ -165,7 +165,7 @@ def install(
     unchecked: bool,
     quiet: bool,
 ) -> None:
-    """Make an environment for an engine, have it transcribe a clip, and use it from then on.
+    """Make an environment for an engine, have it transcribe a clip or answer, and use it from then on.
 
     The packages are those of Kuulo's lock, each with its digest. One that is there already is replaced when the new one
     works; until then it stays in use.
@@ -234,7 +234,7 @@ def bundle(
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def check(name: str, as_json: bool) -> None:
-    """Have an engine's environment transcribe a clip, offline."""
+    """Have an engine's environment transcribe a clip, or answer, offline."""
     from kuulo.cli.transcribe import stop_when_told
     from kuulo.environments import health
 

@@ -52,7 +52,8 @@ def selftest(
     kuulo selftest --on slurm
 
     The recording goes through all of a run: speech detection, recognition, speakers, every format; offline, with
-    empty caches and scratch of its own. Exit codes: 0 all passed, 1 some did, 3 none.
+    empty caches and scratch of its own. Language models answer questions whose answers are known. Exit codes: 0 all
+    passed, 1 some did, 3 none.
     """
     from kuulo import atomic, selftest, site
     from kuulo.cli.transcribe import stop_when_told

@@ -21,5 +21,5 @@ A recipe is a folder here, named as its engine:
 | `uv.py` | uv, with which it does so |
 | `sources.py` | where packages come from |
 | `bundle.py` | what a machine without a network needs for that, in a folder |
-| `health.py` | has one transcribe |
+| `health.py` | has one transcribe, or answer |
 """

@@ -1,4 +1,5 @@
-"""Has an installed engine transcribe, in its environment and offline, through everything that a run goes through."""
+"""Has an installed engine transcribe, or answer, in its environment and offline, through everything that a run goes
+through."""
 
 from __future__ import annotations
 
@@ -13,12 +14,18 @@ from kuulo.engines.base import EngineSpec
 from kuulo.environments.installed import Environment
 from kuulo.errors import CannotRun, KuuloError
 from kuulo.formats import json as master
+from kuulo.llm import tiny
 from kuulo.llm.endpoint import CHAT
 from kuulo.miniature.writers import WRITERS
 from kuulo.models import built_in
 from kuulo.models.store import Store
 from kuulo.plan import TRANSCRIBE, Facts, Model
 from kuulo.site import Site
+
+ANSWERS_S = 300
+"""How long a server may take to load the tiny model, and to answer: programs come slowly off some file systems."""
+
+DEVICES = {"cpu": "CPU", "cuda": "GPU"}
 
 ENOUGH = 0.75
 """Share of the clip's words that must be heard. A processor's rounding may cost the miniature one."""
@@ -28,9 +35,11 @@ def check(environment: Environment) -> str:
     """What the engine heard, in a sentence; raises CannotRun when it does not work.
 
     Engines that take Whisper models hear the miniature's clip with it, and have to know its words. The others hear the
-    same clip, which need not be a voice that they know: there it is enough that they go through it. One that tells
-    speakers apart has no model here; it has to be importable."""
+    same clip, which need not be a voice that they know: there it is enough that they go through it. One for language
+    models answers what the model `tiny` was taught. For the others no model is here; they have to be importable."""
     spec = engines.spec(environment.engine)
+    if CHAT in spec.tasks and (tiny_ := tiny.model(spec.model_formats)):
+        return _answers(environment, spec, tiny_)
     if TRANSCRIBE not in spec.tasks:
         return _imported(environment, spec)
     with tempfile.TemporaryDirectory(prefix="kuulo-check-") as folder:
@@ -47,6 +56,28 @@ def check(environment: Environment) -> str:
             do="please report this, with the output of `kuulo engines list --json`",
         )
     return f"it heard {right} of {len(expected)} words of a clip with the model {miniature.NAME}"
+
+
+def _answers(environment: Environment, spec: EngineSpec, model: Model) -> str:
+    from kuulo.llm import trying
+
+    with tempfile.TemporaryDirectory(prefix="kuulo-check-") as folder:
+        facts = Facts(
+            machine=machine.this(),
+            installed={spec.name: True},
+            models=[],
+            find_model=lambda name, formats: model,
+            environments={spec.name: environment},
+        )
+        trial = trying.prepare(spec, model, facts, Path(folder), timeout_s=ANSWERS_S, settings={})
+        said = tiny.Said(trial.ask(tiny.ANSWERS))
+    if not said.enough:
+        raise CannotRun(
+            f"{spec.name} does not compute as it should: it answered {said.words} right with the model {model.name}",
+            looked_at=said.worst,
+            do="install it where it is to run; else please report this, with `kuulo engines list --json`",
+        )
+    return f"it answered {said.words} with the model {model.name}, on the {DEVICES[trial.device]}"
 
 
 def _imported(environment: Environment, spec: EngineSpec) -> str:

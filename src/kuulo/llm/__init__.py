@@ -10,5 +10,6 @@ OpenAI's API for a model, and everything else here is a client of one, or a fron
 | `server.py` | starts an engine's server, waits until it answers, ends it |
 | `endpoint.py` | where a server is |
 | `client.py` | asks one |
+| `tiny.py` `trying.py` | the model that comes with Kuulo, and engines that are tried with it |
 | `provenance.py` | what an answer was made with |
 """

@@ -48,6 +48,12 @@ POLL_S = 0.05
 STOP_S = 10.0
 LAST_LINES = 8
 
+MOSTLY = {
+    "SIGILL": ", an instruction that this processor does not have: it was built for another kind",
+    "SIGKILL": ", mostly for lack of memory",
+}
+"""Signal that ended a server -> what it mostly means."""
+
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "KUULO_LLM_KEY", "OPENAI_API_KEY")
 """Variables of ours that no server needs."""
 
@@ -238,8 +244,7 @@ class Server:
         if not how and code is not None:
             number = code - 128 if code > 128 else -code if code < 0 else 0
             name = signal.Signals(number).name if number in {s.value for s in signal.Signals} else ""
-            memory = ", mostly for lack of memory" if name == "SIGKILL" else ""
-            how = f"was killed ({name}{memory})" if name else f"ended (exit code {code})"
+            how = f"was killed ({name}{MOSTLY.get(name, '')})" if name else f"ended (exit code {code})"
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines() if self.log.is_file() else []
         last = "\n".join(f"    {line[:300]}" for line in [li for li in lines if li.strip()][-LAST_LINES:])
         return ServerDied(

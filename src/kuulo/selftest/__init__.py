@@ -1,11 +1,13 @@
-"""Tries what is installed with a recording whose words are known (`kuulo selftest`): every engine, with the models that
-it would take, through every stage, offline and with caches that are empty and its own.
+"""Tries what is installed (`kuulo selftest`): every engine, with a recording whose words are known and the models that
+it would take, or with questions whose answers are known; through every stage, offline and with caches that are empty
+and its own.
 
 | file | what is in it |
 |---|---|
 | `outcome.py` | what became of it: Stage, Outcome, Node, and what is written as JSON |
 | `pipelines.py` | what is tried: engines, models, who tells speakers apart |
 | `trial.py` | carries out one of them |
+| `answering.py` | the same of a language model |
 | `watching.py` | whether a GPU did the work, and whether for us |
 | `nodes.py` | the same as jobs, on each kind of node |
 

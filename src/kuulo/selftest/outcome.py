@@ -15,7 +15,7 @@ PASSED, FAILED, LEFT_OUT = "passed", "failed", "left out"
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of a pipeline. `name`: engine, speech detection, words, speakers, formats, GPU."""
+    """A stage of a pipeline. `name`: engine, speech detection, words, speakers, formats, answers, GPU."""
 
     name: str
     ok: bool

@@ -1,5 +1,6 @@
 """What is tried: each engine with the miniature, whose words are known to be right, and with the model that it would
-take; each engine that tells speakers apart beside the first of those, or alone, where it has to use a GPU."""
+take; each engine that tells speakers apart beside the first of those, or alone, where it has to use a GPU; each engine
+for language models with the small one that comes with Kuulo."""
 
 from __future__ import annotations
 
@@ -11,6 +12,9 @@ from pathlib import Path
 from kuulo import engines, miniature, plan, speakers, survey
 from kuulo.engines.base import EngineSpec
 from kuulo.errors import CannotRun, KuuloError
+from kuulo.llm import tiny
+from kuulo.llm.endpoint import CHAT
+from kuulo.llm.plan import ENDPOINT
 from kuulo.miniature.writers import WRITERS
 from kuulo.models import built_in
 from kuulo.models.store import Store
@@ -21,8 +25,8 @@ from kuulo.site import Site
 @dataclass(frozen=True)
 class Pipeline:
     """An engine with a model, None when it brings its own, and who tells speakers apart; that one alone where it is the
-    engine itself. `trouble`: why it cannot even begin. `left_out`: why it is not tried. `exact`: the model is the
-    miniature, and has to hear the words."""
+    engine itself. `trouble`: why it cannot even begin. `left_out`: why it is not tried. `exact`: the model is one that
+    comes with Kuulo, and has to hear the words, or to answer as it was taught."""
 
     facts: Facts
     spec: EngineSpec
@@ -41,8 +45,13 @@ class Pipeline:
         return self.speaker_engine == self.spec.name
 
     @property
+    def answers(self) -> bool:
+        """Whether it is a language model that is tried."""
+        return CHAT in self.spec.tasks
+
+    @property
     def where(self) -> str:
-        environment = self.facts.environments.get(self.spec.name)
+        environment = self.facts.environments.get(self.spec.environment or self.spec.name)
         return str(environment.folder) if environment else "beside Kuulo"
 
 
@@ -66,6 +75,10 @@ def every(
         if beside:
             tried += 1
             yield beside
+    for spec in [s for s in _specs(CHAT, facts, names) if s.kind != ENDPOINT]:
+        for pipeline in _of_chat(spec, facts, model, named=spec.name in names, gpu=gpu):
+            tried += 1
+            yield pipeline
     if not tried:
         raise CannotRun(
             "there is nothing to try: no engine is installed",
@@ -113,6 +126,27 @@ def _with_models(spec: EngineSpec, facts: Facts, store: Store, *, alone: bool) -
         yield Pipeline(facts, spec, left_out=f"no store has a model as {' or '.join(spec.model_formats)}")
 
 
+def _of_chat(spec: EngineSpec, facts: Facts, model: str | None, *, named: bool, gpu: bool) -> Iterator[Pipeline]:
+    """An engine for language models, with the tiny one. A model of the store is tried where it is named: large ones
+    take minutes to load, and more memory than each machine has. `named`: the engine is, so that a model that it does
+    not have is its failure, and not just another's model."""
+    if trouble := facts.broken.get(spec.name) or facts.denied.get(spec.name):
+        yield Pipeline(facts, spec, trouble=trouble)
+    elif gpu and (why := _without_gpu(spec, facts)):
+        yield Pipeline(facts, spec, left_out=why)
+    elif model and model != miniature.NAME:
+        try:
+            yield Pipeline(facts, spec, facts.find_model(model, spec.model_formats))
+        except KuuloError as error:
+            if named:
+                yield Pipeline(facts, spec, trouble=error)
+    elif found := tiny.model(spec.model_formats):
+        yield Pipeline(facts, spec, found)
+    else:
+        formats = " or ".join(spec.model_formats)
+        yield Pipeline(facts, spec, left_out=f"no small model comes with Kuulo as {formats}: name one with --model")
+
+
 def _of_speakers(spec: EngineSpec, facts: Facts, store: Store, first: Pipeline | None, *, gpu: bool) -> Pipeline | None:
     """An engine that tells speakers apart, beside the first that recognises, or the quickest that there is. With a GPU
     it is alone: what a GPU does is seen of one engine at a time. None where nobody recognises."""
@@ -149,5 +183,5 @@ def _without_gpu(spec: EngineSpec, facts: Facts) -> str:
     """Why an engine cannot use a GPU; nothing when it can."""
     if "cuda" not in spec.devices:
         return "it uses no GPU"
-    environment = facts.environments.get(spec.name)
+    environment = facts.environments.get(spec.environment or spec.name)
     return "it is installed for the CPU" if environment and environment.variant == "cpu" else ""

@@ -1,4 +1,5 @@
-"""Carries out one pipeline: a known clip through a run like any other, and what came out of it."""
+"""Carries out one pipeline: a known clip through a run like any other, and what came out of it. What a language model
+answers is in `answering.py`."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ from kuulo.doctor.page import shown
 from kuulo.errors import CannotRun, KuuloError
 from kuulo.formats import json as master
 from kuulo.run import Run
-from kuulo.selftest import watching
+from kuulo.selftest import answering, watching
 from kuulo.selftest.outcome import FAILED, LEFT_OUT, PASSED, Outcome, Stage
 from kuulo.selftest.pipelines import Pipeline
 from kuulo.site import Site
@@ -39,6 +40,7 @@ LIMIT_S = 1800.0
 
 LOG_LINES = 6
 OF_THE_MACHINE = ("batch_size", "compute_type", "device", "threads")
+"""Of the site's settings, those that a trial goes by."""
 
 
 def scratch(site: Site) -> Path | None:
@@ -64,16 +66,15 @@ def carry_out(pipeline: Pipeline, site: Site, folder: Path, *, gpu: bool = False
     home = Path(tempfile.mkdtemp(prefix="trial-", dir=folder))
     watch = watching.Watch()
     try:
-        job = _prepare(pipeline, site, home, GPU_CLIPS if gpu else 1)
+        attempt = (answering.Answering if pipeline.answers else Hearing)(pipeline, site, home, gpu=gpu)
         if gpu:
             watch.start()
         try:
-            _go(job)
+            attempt.go()
         finally:
             if gpu:
                 watch.stop()
-        stages = _stages(pipeline, job)
-        device = job.report.device or ""
+        stages, device = attempt.stages(), attempt.device
         if gpu:
             seen = watching.judge(watch, device, hidden=watching.in_container())
             stages.append(seen if seen.ok else dataclasses.replace(seen, looked_at=_with_log(seen.looked_at, home)))
@@ -84,6 +85,24 @@ def carry_out(pipeline: Pipeline, site: Site, folder: Path, *, gpu: bool = False
     state = PASSED if all(stage.ok for stage in stages) else FAILED
     seconds = round(time.monotonic() - began, 2)
     return dataclasses.replace(begun, state=state, device=device, seconds=seconds, stages=tuple(stages))
+
+
+class Hearing:
+    """A run, of as many copies of the clip as it takes. Raises KuuloError."""
+
+    def __init__(self, pipeline: Pipeline, site: Site, home: Path, *, gpu: bool) -> None:
+        self._pipeline = pipeline
+        self._job = _prepare(pipeline, site, home, GPU_CLIPS if gpu else 1)
+
+    def go(self) -> None:
+        _go(self._job)
+
+    def stages(self) -> list[Stage]:
+        return _stages(self._pipeline, self._job)
+
+    @property
+    def device(self) -> str:
+        return self._job.report.device or ""
 
 
 def _prepare(pipeline: Pipeline, site: Site, home: Path, times: int) -> Run:
