@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shlex
 import sys
 import time
@@ -22,6 +23,7 @@ from measures import MEASURES, Bench, Result, Settings
 
 BENCH = Path(__file__).resolve().parent
 PACKAGES = ("ctranslate2", "faster-whisper", "kuulo", "numpy", "whisper-ctranslate2")
+TITLE = "# Measured"
 HEAD = ("measure", "against", "ours", "theirs", "ratio", "reach", "")
 
 
@@ -53,7 +55,7 @@ def main() -> int:
     for result in results:
         print(f"  {result.measure}: {'; '.join(result.notes)}")
     if given.record:
-        (BENCH / "RESULTS.md").write_text(report(results), encoding="utf-8")
+        rewritten(TITLE, report(results))
     return 0
 
 
@@ -94,7 +96,7 @@ def report(results: list[Result]) -> str:
     facts = [f"- {name}: {value}" for name, value in machine().items()]
     return "\n".join(
         [
-            "# Measured",
+            TITLE,
             "",
             "Written by `make bench BENCH=--record`. All was measured in one run, by turns. A ratio",
             "below 1 means that Kuulo took less.",
@@ -110,6 +112,17 @@ def report(results: list[Result]) -> str:
             "",
         ]
     )
+
+
+def rewritten(title: str, section: str) -> None:
+    """Puts a section that begins with this title into RESULTS.md, in the place of the one that was there; those of
+    other programs stay."""
+    path = BENCH / "RESULTS.md"
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    there = [one for one in re.split(r"^(?=# )", before, flags=re.MULTILINE) if one.strip()]
+    mine = [number for number, one in enumerate(there) if one.partition("\n")[0] == title]
+    there[mine[0] if mine else len(there) : mine[0] + 1 if mine else len(there)] = [section]
+    path.write_text("\n".join(one.strip() + "\n" for one in there), encoding="utf-8")
 
 
 def machine() -> dict[str, str]:
