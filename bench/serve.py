@@ -12,7 +12,7 @@ batch     there: `kuulo llm batch` against the same questions one by one, to the
           as fast), and what the engine's own llama-batched-bench makes of 16 at a time, with no server at all: how much
           this machine can gain from it
 
---quick takes a smaller model and fewer rounds: 3 minutes. --record writes the figures into RESULTS.md.
+--quick takes a smaller model and fewer rounds: 2 minutes. --record writes the figures into RESULTS.md.
 """
 
 from __future__ import annotations
