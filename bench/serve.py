@@ -101,8 +101,7 @@ def messages(number: int, words: int) -> list[dict[str, str]]:
 
 def asked_of(model: str, number: int, words: int, tokens: int) -> dict[str, Any]:
     """A request for exactly so many tokens, where the server knows `ignore_eos`, as llama.cpp's does. Nothing is kept
-    of earlier prompts: whether a slot has the same one depends on the order in which requests come, and reading it
-    costs as much as many tokens of an answer."""
+    of earlier prompts, so that each round does the same work."""
     told = {"model": model, "max_tokens": tokens, "temperature": 0, "ignore_eos": True, "cache_prompt": False}
     return {**told, "messages": messages(number, words)}
 
