@@ -68,7 +68,8 @@ docs: dev ## write the generated pages of docs/reference/ anew
 
 bench: dev ## measure speed and memory against others, side by side; prints ratios
 	@$(bin)/python bench/run.py $(BENCH)
-	@[ -n "$(BENCH)" ] || { $(bin)/python bench/speakers.py --quick; $(bin)/python bench/jobs.py --quick; }
+	@[ -n "$(BENCH)" ] || { $(bin)/python bench/speakers.py --quick; $(bin)/python bench/jobs.py --quick; \
+		$(bin)/python bench/serve.py --quick; }
 
 built_llama = { [ -d $(KEEP)/$(llama) ] || { echo "Building llama.cpp into $(KEEP) (some minutes)." >&2; \
 	rm -rf $(KEEP)/$(llama).partial; mkdir -p $(KEEP); \

@@ -26,7 +26,7 @@ from kuulo.errors import CannotRun, UsageError
 from kuulo.jobs import claims, plan_file, prompts, prompts_planning, submission
 from kuulo.jobs.batch import Prompts, Share
 from kuulo.jobs.folder import Folder, Round
-from kuulo.llm import batch, pace
+from kuulo.llm import batch, pace, tiny
 from kuulo.llm.batch import Request
 from kuulo.schedulers.base import Queue, Resources
 from test_jobs_slurm import Home, ended, events, home, logs, until
@@ -38,7 +38,7 @@ SHORT = ["--task-time", "1", "--concurrency", "1"]
 """Makes many small tasks: nothing is known of how fast the stand-in is."""
 
 LLAMA = Path(sys.executable).parents[1] / "environments"
-TINY = Path(__file__).parent / "llm" / "tiny.gguf"
+TINY = tiny.FILES["gguf"]
 
 
 @contextlib.contextmanager

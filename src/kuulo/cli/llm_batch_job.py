@@ -77,9 +77,9 @@ def _absolute(wanted: Wanted) -> Wanted:
     if model and Path(model).expanduser().exists():
         given["model"] = _path(model)
     if given.get("schema") is not None:
-        from kuulo.llm import options
+        from kuulo.llm import schema
 
-        given["schema"] = json.dumps(options.read_schema(str(given["schema"])))
+        given["schema"] = json.dumps(schema.read(str(given["schema"])))
     return dataclasses.replace(
         wanted, source=Path(_path(wanted.source)), target=Path(_path(wanted.target)), given=given
     )
