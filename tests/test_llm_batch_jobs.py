@@ -306,9 +306,12 @@ def test_an_endpoint_of_this_machine_alone_is_no_place_for_a_job(tmp_path: Path,
         prompts_planning.placed(JobSettings(), dataclasses.replace(wanted, given={"endpoint": "x"}), asked_for)
 
 
-@pytest.mark.parametrize("typed", [{}, {"device": "cpu"}])
-def test_a_gpu_is_asked_for_where_the_site_has_a_place_for_it(
-    tmp_path: Path, monkeypatch: Any, typed: dict[str, str]
+@pytest.mark.parametrize(
+    ("typed", "gpus"),
+    [({}, 1), ({"device": "cpu"}, 0), ({"device": "cuda"}, 1), ({"tensor_parallel": "2"}, 2), ({"gpu_layers": "1"}, 1)],
+)
+def test_gpus_are_asked_for_where_the_site_has_a_place_for_them(
+    tmp_path: Path, monkeypatch: Any, typed: dict[str, str], gpus: int
 ) -> None:
     """Of a job of prompts, and of what follows transcripts."""
     from kuulo.jobs import then
@@ -330,8 +333,8 @@ def test_a_gpu_is_asked_for_where_the_site_has_a_place_for_it(
     where, chat = prompts_planning.placed(places, wanted, asked_for)
     values = {"then": "summary", "then_option": given}
     following, _ = then.planned(places, values, asked_for)
-    on_gpu = not typed
-    assert (where.on_gpu, chat.on_gpu, following.resources.gpus) == (on_gpu, on_gpu, int(on_gpu))
+    on_gpu = gpus > 0
+    assert (where.on_gpu, prompts_planning.gpus_for(chat), following.resources.gpus) == (on_gpu, gpus, gpus)
     for queue in (where.queue, following.queue):
         assert (queue.partition, queue.gres) == (("gpu", "gpu:a100") if on_gpu else ("batch", None))
         assert queue.account == "a1"

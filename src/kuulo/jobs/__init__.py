@@ -2,7 +2,7 @@
 
 | file | what |
 |---|---|
-| `batch.py` | what a job is: `Job` for any, `Batch` of recordings, `Prompts` for a language model, `Then` what follows |
+| `batch.py` | what a job is: `Job` for any, `Batch` of recordings, `Prompts` for a model, `Then` what follows |
 | `plan_file.py`, `folder.py` | it as JSON; its folder, and what its tasks have said there |
 | `survey.py`, `packing.py`, `planning.py`, `queues.py`, `settings.py`, `table.py` | from recordings to a `Batch` |
 | `prompts_planning.py`, `prompts.py` | from prompts to `Prompts`, and what its task and its end share |

@@ -89,7 +89,7 @@ def prompts(site: Site, jobs: JobSettings, wanted: Wanted, asked: Mapping[str, A
         any_model=wanted.any_model,
         overwrite=wanted.overwrite,
         tasks=tuple((one,) for one in tasks),
-        resources=Resources(time, memory_mb, there.cpus, int(there.on_gpu)),
+        resources=Resources(time, memory_mb, there.cpus, gpus_for(chat)),
         queue=there.queue,
         finish_queue=there.finish_queue,
         scheduler=there.scheduler,
@@ -103,21 +103,22 @@ def prompts(site: Site, jobs: JobSettings, wanted: Wanted, asked: Mapping[str, A
 
 def placed(jobs: JobSettings, wanted: Wanted, asked: Mapping[str, Any]) -> tuple[Where, ChatPlan]:
     """Where the tasks go, and how they ask the model there. Raises KuuloError."""
-    made: dict[bool, ChatPlan] = {}
 
     def wants(there: bool) -> bool:
-        """Whether the engine can use a GPU, where there is one."""
-        given = str(wanted.given.get("device", "auto"))
-        if given.startswith("cuda"):
+        if str(wanted.given.get("device", "auto")).startswith("cuda"):
             return True
-        made[there] = planned(wanted, asked, gpus=int(there))
-        return made[there].on_gpu
+        return gpus_for(planned(wanted, asked, gpus=int(there))) > 0
 
     where = planning.where(jobs, asked, wants)
     chat = planned(wanted, asked, gpus=int(where.on_gpu), cpus=where.cpus, here=where.scheduler == "local")
     if where.scheduler != "local" and is_here_alone(chat):
         raise out_of_reach(chat)
     return where, chat
+
+
+def gpus_for(chat: ChatPlan) -> int:
+    """How many GPUs a plan needs on its node: for all of the model, or for layers of it."""
+    return int(chat.options["tensor_parallel"] or 1) if chat.on_gpu or chat.options["gpu_layers"] else 0
 
 
 def is_here_alone(chat: ChatPlan) -> bool:

@@ -45,11 +45,10 @@ def planned(jobs: JobSettings, values: Mapping[str, Any], asked: Mapping[str, An
     that would be refused then."""
     from kuulo.llm import following
 
-    made: list[Following] = []
-
     def wants(there: bool) -> bool:
-        made.append(following.of(values, elsewhere=_node(asked, gpus=int(there))))
-        return made[-1].plan.on_gpu
+        """With --device cuda, of which a node without a GPU is refused, there is to be one."""
+        there = there or str(values["then_option"].get("device", "")).startswith("cuda")
+        return prompts_planning.gpus_for(following.of(values, elsewhere=_node(asked, gpus=int(there))).plan) > 0
 
     where = planning.where(jobs, _flags(asked), wants)
     local = where.scheduler == "local"
@@ -59,7 +58,7 @@ def planned(jobs: JobSettings, values: Mapping[str, Any], asked: Mapping[str, An
     limit = where.limits.minutes
     time = minutes(asked["then_time"]) if asked["then_time"] else min(MINUTES, limit or MINUTES)
     memory = megabytes(asked["then_mem"]) if asked["then_mem"] else prompts_planning.memory_for(what.plan)
-    return _then(what, Resources(time, memory, where.cpus, int(where.on_gpu)), where), what
+    return _then(what, Resources(time, memory, where.cpus, prompts_planning.gpus_for(what.plan)), where), what
 
 
 def _then(what: Following, resources: Resources, where: planning.Where) -> Then:
