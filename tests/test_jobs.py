@@ -241,6 +241,12 @@ def test_told_that_time_is_over_it_goes_on_later(tmp_path: Path) -> None:
     assert state.lives == 4 and state.pieces[0].fields["resumed_at_ms"] > 0
 
 
+def test_whether_a_warning_is_for_the_time_limit() -> None:
+    assert life.is_time_over(None, 1.0), "where no limit is known it may always be"
+    assert life.is_time_over(60, 3540) and life.is_time_over(60, 3600 - 60 - 89), "Slurm may be early"
+    assert not life.is_time_over(60, 1800) and life.is_time_over(2, 1.0)
+
+
 def test_without_getting_further_it_does_not_ask_for_more(tmp_path: Path) -> None:
     path = recordings.wav(tmp_path / "long.wav", recordings.tone(600) * 0)
     job, _ = one_task(tmp_path, path, engine_option=("wait_ms=60000",))

@@ -486,8 +486,9 @@ def test_a_stream_comes_as_it_is_made_and_a_client_that_leaves_ends_the_engines_
         with httpx.stream(
             "POST", f"{one.url}/chat/completions", headers=one.headers, json=chat(stream=True), trust_env=False
         ) as stream:
-            assert next(stream.iter_raw()) == b"data: KEEP\n\n"
-            assert not engine.left.is_set()
+            pieces = stream.iter_raw()  # without a name it would be closed at once, and the stream with it
+            assert next(pieces) == b"data: KEEP\n\n"
+            assert not engine.left.wait(0.5)
         assert engine.left.wait(10)
 
 

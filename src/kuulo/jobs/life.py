@@ -1,7 +1,8 @@
 """One run of a task on its node, whatever it does there: what it says of itself in the job's folder, and who stops it.
 
 It is told by SIGUSR1 that its time is nearly over or that others need the node: then it stops in good order and ends
-with the exit code AGAIN, which asks the scheduler to queue it again, unless it came no further since it was started.
+with the exit code AGAIN, which asks the scheduler to queue it again. When its time is over and it came no further since
+it was started, it does not ask: the next run would come no further either.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from kuulo import machine
 from kuulo.errors import EXIT_INTERRUPTED, EXIT_SOME_FAILED
 from kuulo.jobs.folder import TaskLog
 from kuulo.memory import Peak
-from kuulo.schedulers.base import AGAIN
+from kuulo.schedulers.base import AGAIN, WARNING_S
 
 SAY_EVERY_S = 10.0
 KILLED_TWICE = "its task was killed twice at the same place"
@@ -28,11 +29,16 @@ NO_FURTHER = "the time limit was over before anything was done"
 MORE_TIME = "more time: --time with kuulo jobs retry"
 
 
-class Life:
-    """A task's run, from its start to its end, for its file in the job's folder."""
+EARLY_S = 90.0
+"""The scheduler may warn so much earlier than it was asked to: Slurm up to a minute, and it looks every half minute."""
 
-    def __init__(self, log: TaskLog, round_: int) -> None:
-        self._log, self._round = log, round_
+
+class Life:
+    """A task's run, from its start to its end, for its file in the job's folder. `minutes`: its time limit, None where
+    that is not known."""
+
+    def __init__(self, log: TaskLog, round_: int, minutes: int | None) -> None:
+        self._log, self._round, self._minutes = log, round_, minutes
         self._memory = Peak()
         self._began = time.monotonic()
 
@@ -71,10 +77,18 @@ class Life:
         """Say that it was stopped; the code with which it ends: AGAIN when it is to go on in another run."""
         if told.signal != signal.SIGUSR1:
             return self.finished(EXIT_INTERRUPTED, why="it was told to stop", **fields)
+        if not is_time_over(self._minutes, time.monotonic() - self._began):
+            say("others need the node: going on in the next run of this task")
+            return self.finished(AGAIN, why="others needed the node", **fields)
         if came_further:
             say("the time is nearly over: going on in the next run of this task")
             return self.finished(AGAIN, why="its time was over", **fields)
         return self.finished(EXIT_SOME_FAILED, why=NO_FURTHER, do=MORE_TIME, **fields)
+
+
+def is_time_over(minutes: int | None, lived_s: float) -> bool:
+    """Whether a warning is for the time limit, and not since others need the node."""
+    return minutes is None or lived_s >= 60 * minutes - WARNING_S - EARLY_S
 
 
 @dataclass

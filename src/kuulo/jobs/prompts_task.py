@@ -10,6 +10,7 @@ from kuulo.errors import EXIT_OK, EXIT_SOME_FAILED, CannotRun, KuuloError
 from kuulo.jobs import life, prompts
 from kuulo.jobs.batch import Prompts
 from kuulo.jobs.folder import PieceState, TaskLog
+from kuulo.jobs.life import Life
 from kuulo.jobs.prompts import Way
 from kuulo.llm import batch as batches
 from kuulo.llm import pace, session
@@ -18,17 +19,17 @@ from kuulo.llm.plan import ChatPlan
 from kuulo.llm.session import Talk
 
 
-def run(job: Prompts, known: PieceState, log: TaskLog, round_: int, number: int) -> int:
+def run(job: Prompts, known: PieceState, log: TaskLog, run_: Life, round_: int, number: int) -> int:
     """Ask what is left of a task; the exit code. Raises KuuloError."""
-    return _Task(job, known, log, round_, number).go()
+    return _Task(job, known, log, run_, round_, number).go()
 
 
 class _Task:
-    def __init__(self, job: Prompts, known: PieceState, log: TaskLog, round_: int, number: int) -> None:
+    def __init__(self, job: Prompts, known: PieceState, log: TaskLog, run_: Life, round_: int, number: int) -> None:
         self._job, self._known, self._log = job, known, log
         self._round, self._number = round_, number
         (self._share,) = job.tasks[number]
-        self._life = life.Life(log, round_)
+        self._life = run_
         self._said = time.monotonic()
         self._before: int | None = None
         self._done = 0

@@ -31,6 +31,7 @@ def run(folder: Path, round_: int, number: int) -> int:
     if not 0 <= number < len(batch.tasks):
         raise CannotRun(f"the job has no task {number}", looked_at=str(folder))
     known = Folder(folder).task(number, len(batch.tasks[number])).pieces
+    minutes = next((r.resources.minutes for r in Folder(folder).rounds() if r.number == round_), None)
     try:
         log = TaskLog(folder, number)
     except OSError as error:
@@ -39,8 +40,10 @@ def run(folder: Path, round_: int, number: int) -> int:
         if not isinstance(batch, Batch):
             from kuulo.jobs import prompts_task
 
-            return prompts_task.run(batch, known[0], log, round_, number)
-        return _Task(batch, batch.tasks[number], known, log, round_, folder / "tasks" / f"{number}.log").go()
+            return prompts_task.run(batch, known[0], log, life.Life(log, round_, minutes), round_, number)
+        engine_log = folder / "tasks" / f"{number}.log"
+        run_ = life.Life(log, round_, minutes)
+        return _Task(batch, batch.tasks[number], known, log, run_, round_, engine_log).go()
     finally:
         log.close()
 
@@ -52,12 +55,13 @@ class _Task:
         pieces: Sequence[Piece],
         known: Sequence[PieceState],
         log: TaskLog,
+        run_: life.Life,
         round_: int,
         engine_log: Path,
     ) -> None:
         self._batch, self._pieces, self._known, self._log = batch, pieces, known, log
         self._round, self._engine_log = round_, engine_log
-        self._life = life.Life(log, round_)
+        self._life = run_
 
     def go(self) -> int:
         todo = [n for n, piece in enumerate(self._known) if _is_to_do(piece, self._round)]

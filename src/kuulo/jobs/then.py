@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -56,9 +57,9 @@ def planned(jobs: JobSettings, values: Mapping[str, Any], asked: Mapping[str, An
     if not local and prompts_planning.is_here_alone(what.plan):
         raise prompts_planning.out_of_reach(what.plan)
     limit = where.limits.minutes
-    time = minutes(asked["then_time"]) if asked["then_time"] else min(MINUTES, limit or MINUTES)
+    limit_min = minutes(asked["then_time"]) if asked["then_time"] else min(MINUTES, limit or MINUTES)
     memory = megabytes(asked["then_mem"]) if asked["then_mem"] else prompts_planning.memory_for(what.plan)
-    return _then(what, Resources(time, memory, where.cpus, prompts_planning.gpus_for(what.plan)), where), what
+    return _then(what, Resources(limit_min, memory, where.cpus, prompts_planning.gpus_for(what.plan)), where), what
 
 
 def _then(what: Following, resources: Resources, where: planning.Where) -> Then:
@@ -111,12 +112,13 @@ def run(folder: Path, round_: int, ask: Ask) -> int:
     if "then" in said:  # its node failed after all was done
         return _code(said)
     outcomes: list[Outcome] = []
-    told = life.listen()
+    told, began = life.listen(), time.monotonic()
     try:
         _do(batch, batch.then, said, ask, outcomes.append)
         ended = [one.to_json() for one in outcomes]
     except KeyboardInterrupt:
-        return _stopped(told, came_further=any(one.state in ("done", PARTLY) for one in outcomes))
+        is_over = life.is_time_over(batch.then.resources.minutes, time.monotonic() - began)
+        return _stopped(told, goes_on=not is_over or any(one.state in ("done", PARTLY) for one in outcomes))
     except KuuloError as error:
         finish.say(f"{', '.join(batch.then.tasks)}: {error}")
         ended = [*(one.to_json() for one in outcomes), {"state": FAILED, "why": error.what, "do": error.do}]
@@ -170,8 +172,8 @@ def _changed(what: str, looked_at: str) -> CannotRun:
     )
 
 
-def _stopped(told: life.Told, *, came_further: bool) -> int:
-    """The exit code of a run that was stopped."""
+def _stopped(told: life.Told, *, goes_on: bool) -> int:
+    """The exit code of a run that was stopped. `goes_on`: the next one would come further."""
     from signal import SIGUSR1
 
     from kuulo.errors import EXIT_INTERRUPTED
@@ -179,8 +181,8 @@ def _stopped(told: life.Told, *, came_further: bool) -> int:
 
     if told.signal != SIGUSR1:
         return EXIT_INTERRUPTED
-    if came_further:
-        life.say("the time is nearly over: going on in the next run")
+    if goes_on:
+        life.say("told to stop: going on in the next run")
         return AGAIN
     life.say(f"{life.NO_FURTHER}: more time, with --then-time")
     return EXIT_SOME_FAILED
