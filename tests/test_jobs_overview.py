@@ -147,6 +147,9 @@ def test_a_scheduler_that_does_not_answer_hides_nothing(batch: Batch) -> None:
     working = task(0, PieceState("in work", 50_000), lives=1, started=NOW - 50)
     one = seen(batch, [working, NEW[1]], {}, silent=silent)
     assert (one.state, one.reason, one.done_ms) == (RUNNING, silent, 50_000)
+    begun = (Begun(NOW - 50, {0: 0}), Begun(None, {}))
+    known = seen(batch, [dataclasses.replace(working, round=1), NEW[1]], {}, silent=silent, begun=begun)
+    assert known.speed == 1.0, "what the job's folder says is enough"
     idle = seen(batch, NEW, {}, silent=silent)
     assert idle.state == "unknown" and idle.state not in overview.OVER
 

@@ -13,7 +13,7 @@ from kuulo import naming, report, schedulers
 from kuulo.errors import CannotRun, KuuloError
 from kuulo.jobs import account, packing, plan_file
 from kuulo.jobs.account import ItemState
-from kuulo.jobs.batch import TURNS, Batch, Job, Prompts
+from kuulo.jobs.batch import TURNS, Batch, Prompts
 from kuulo.jobs.folder import IN_WORK, LEFT, Folder, PieceState, Round, TaskState, tasks_of
 from kuulo.schedulers.base import CANCELLED, RUNNING, WAITING, State
 
@@ -123,11 +123,6 @@ def look(job: Folder, silent: dict[str, str] | None = None) -> Overview:
             said = job.report()  # once more: what has ended by what the scheduler says has written it
         tasks = tasks_of(job, [len(task) for task in batch.tasks])
         begun = [_begun(job.events(task.number)) for task in tasks] if said is None else []
-        if isinstance(batch, Prompts):
-            from kuulo.jobs import prompts_overview
-
-            made = prompts_overview.overview
-            return made(job, batch, rounds, tasks, begun, states, said, silent.get(batch.scheduler, ""), time.time())
         return overview(job, batch, rounds, tasks, begun, states, said, silent.get(batch.scheduler, ""), time.time())
     except KuuloError as error:
         why = error.what
@@ -166,7 +161,7 @@ def _begun(events: Iterable[Mapping[str, Any]]) -> Begun:
 
 def overview(
     job: Folder,
-    batch: Batch,
+    batch: Batch | Prompts,
     rounds: Sequence[Round],
     tasks: Sequence[TaskState],
     begun: Sequence[Begun],
@@ -177,46 +172,11 @@ def overview(
 ) -> Overview:
     """The pure core. `begun`: of each task; `states`: the scheduler's; `said`: the job's report, once it is over;
     `silent`: why the scheduler says nothing."""
-    known = known_of(rounds, states)
-    items = account.items(batch, tasks, known)
-    files = _reported(batch, said) if said else tuple(_file(batch, item, known) for item in items)
-    audio = sum(packing.length_ms(item) for item in batch.items)
-    done = sum(min(f.done_ms, f.length_ms) for f in files)
-    left = sum(max(0, f.length_ms - f.done_ms) for f in files if f.state in (LEFT, IN_WORK))
-    speed = _speed(batch, tasks, begun, rounds, now) if any(s.state == RUNNING for s in known.values()) else None
-    return dataclasses.replace(
-        common(job, batch, rounds, tasks, states, known, said, silent, now),
-        files=files,
-        counts=dict(Counter(file.state for file in files)),
-        audio_ms=audio,
-        done_ms=done,
-        speed=speed,
-        left_s=left / 1000 / speed if speed else None,
-    )
-
-
-def known_of(rounds: Sequence[Round], states: States) -> dict[int, State]:
-    """What the scheduler says of each task, in its last round."""
     known: dict[int, State] = {}
     for round_ in rounds:
         known.update({n: states[round_.array, n] for n in round_.tasks if (round_.array, n) in states})
-    return known
-
-
-def common(
-    job: Folder,
-    batch: Job,
-    rounds: Sequence[Round],
-    tasks: Sequence[TaskState],
-    states: States,
-    known: Mapping[int, State],
-    said: Mapping[str, Any] | None,
-    silent: str,
-    now: float,
-) -> Overview:
-    """What is told of any job."""
-    state, reason = state_of(rounds, known, states, said, tasks, silent)
-    return Overview(
+    state, reason = _state(rounds, known, states, said, tasks, silent)
+    one = Overview(
         name=job.name,
         folder=naming.shown(job.path),
         state=state,
@@ -234,8 +194,39 @@ def common(
         then=tuple((said or {}).get("then", ())),
     )
 
+    def speed(done: Callable[[TaskState, int], int]) -> float | None:
+        return _speed(tasks, begun, rounds, now, done) if state == RUNNING else None
 
-def state_of(
+    if isinstance(batch, Batch):
+        return _of_recordings(one, batch, account.items(batch, tasks, known), said, speed)
+    from kuulo.jobs import prompts_overview
+
+    return prompts_overview.of_prompts(one, batch, tasks, said, silent, speed)
+
+
+Speed = Callable[[Callable[[TaskState, int], int]], float | None]
+"""From how much of a task's piece is done to how much all tasks do in a second; None while none runs."""
+
+
+def _of_recordings(
+    one: Overview, batch: Batch, items: Sequence[ItemState], said: Mapping[str, Any] | None, speed: Speed
+) -> Overview:
+    """What is told of a job's recordings, beside what is told of any job. `items` have the scheduler's word."""
+    files = _reported(batch, said) if said else tuple(_file(batch, item) for item in items)
+    left = sum(max(0, f.length_ms - f.done_ms) for f in files if f.state in (LEFT, IN_WORK))
+    heard_ms = speed(lambda task, n: _heard_ms(batch, task.number, n, task.pieces[n]))
+    return dataclasses.replace(
+        one,
+        files=files,
+        counts=dict(Counter(file.state for file in files)),
+        audio_ms=sum(packing.length_ms(item) for item in batch.items),
+        done_ms=sum(min(f.done_ms, f.length_ms) for f in files),
+        speed=heard_ms / 1000 if heard_ms else None,
+        left_s=left / heard_ms if heard_ms else None,
+    )
+
+
+def _state(
     rounds: Sequence[Round],
     known: Mapping[int, State],
     states: States,
@@ -294,7 +285,7 @@ def _seems_alive(task: TaskState) -> bool:
     return bool(task.lives) and task.finished is None
 
 
-def _file(batch: Batch, item: ItemState, known: Mapping[int, State]) -> FileState:
+def _file(batch: Batch, item: ItemState) -> FileState:
     """A recording of a job that is not over."""
     recording = batch.items[item.item]
     length = packing.length_ms(recording)
@@ -339,14 +330,6 @@ def _heard_ms(batch: Batch, task: int, number: int, piece: PieceState) -> int:
 
 
 def _speed(
-    batch: Batch, tasks: Sequence[TaskState], begun: Sequence[Begun], rounds: Sequence[Round], now: float
-) -> float | None:
-    """What was heard in the last round alone: what was there before took none of its time."""
-    heard = pace_of(tasks, begun, rounds, now, lambda task, n: _heard_ms(batch, task.number, n, task.pieces[n]))
-    return heard / 1000 if heard else None
-
-
-def pace_of(
     tasks: Sequence[TaskState],
     begun: Sequence[Begun],
     rounds: Sequence[Round],

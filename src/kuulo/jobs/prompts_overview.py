@@ -7,41 +7,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kuulo import report
-from kuulo.jobs import overview as overviews
 from kuulo.jobs import plan_file
 from kuulo.jobs.batch import Prompts
-from kuulo.jobs.folder import LEFT, Folder, Round, TaskState
-from kuulo.jobs.overview import Begun, Overview, States, TaskLine
-from kuulo.schedulers.base import RUNNING
+from kuulo.jobs.folder import LEFT, TaskState
+from kuulo.jobs.overview import FINISHING, Overview, Speed, TaskLine
 
 
-def overview(
-    job: Folder,
-    made: Prompts,
-    rounds: Sequence[Round],
-    tasks: Sequence[TaskState],
-    begun: Sequence[Begun],
-    states: States,
-    said: Mapping[str, Any] | None,
-    silent: str,
-    now: float,
+def of_prompts(
+    one: Overview, made: Prompts, tasks: Sequence[TaskState], said: Mapping[str, Any] | None, silent: str, speed: Speed
 ) -> Overview:
-    """As `overview.overview`, of prompts."""
-    known = overviews.known_of(rounds, states)
-    one = overviews.common(job, made, rounds, tasks, states, known, said, silent, now)
+    """What is told of a job's prompts, beside what is told of any job."""
     done = sum(answered(made, task) for task in tasks)
     counts = said["counts"] if said else {report.DONE: done, LEFT: made.number - done}
-    speed = overviews.pace_of(tasks, begun, rounds, now, lambda task, n: answered(made, task))
-    is_running = one.state == RUNNING
-    if one.state == overviews.FINISHING and not silent:
+    in_a_second = speed(lambda task, n: answered(made, task))
+    if one.state == FINISHING and not silent:
         one = dataclasses.replace(one, reason="the answers are put together")
     return dataclasses.replace(
         one,
         kind=plan_file.PROMPTS,
         counts={state: number for state, number in counts.items() if number},
         tasks=tuple(_line(made, task, line) for task, line in zip(tasks, one.tasks, strict=True)),
-        speed=speed if is_running else None,
-        left_s=(made.number - done) / speed if is_running and speed else None,
+        speed=in_a_second,
+        left_s=(made.number - done) / in_a_second if in_a_second else None,
         notes=(*one.notes, *(_why(f) for f in (said or {}).get("failures", ()))),
     )
 
