@@ -1,8 +1,11 @@
-"""The flags that say what a job asks its scheduler for: the same for every command that submits one."""
+"""What every command that submits a job has: the flags that say what it asks its scheduler for, paths as a job finds
+them from another folder, and what people are told."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -34,3 +37,29 @@ def typed(arguments: Mapping[str, Any]) -> list[str]:
     """Those that were typed, as they are typed: for who cannot use them."""
     names = {"time_": "--time", "raw": "--slurm"}
     return [names.get(name, f"--{name.replace('_', '-')}") for name in NAMES if arguments[name] not in (None, ())]
+
+
+PATHS = ("key_file", "scratch")
+"""Options of a language model that are paths."""
+
+
+def absolute(path: str | Path) -> str:
+    """A path that leads there from anywhere."""
+    return os.path.normpath(Path.cwd() / Path(path).expanduser())
+
+
+def path_or_name(text: str) -> str:
+    """A model's name as it is, and its path so that it leads there from anywhere."""
+    return absolute(text) if Path(text).expanduser().exists() else text
+
+
+def called(scheduler: str, id_: str) -> str:
+    """The scheduler and its number. Those of this machine's queue are paths, which say nothing to people."""
+    return scheduler if "/" in id_ else f"{scheduler} {id_}"
+
+
+def say_submitted(name: str, folder: Path, what: str) -> None:
+    """That a job was submitted, and where to look."""
+    click.echo(f"job {name}: {what}")
+    click.echo(f"  how it goes:  kuulo jobs show {name}")
+    click.echo(f"  its folder:   {folder}")

@@ -99,7 +99,7 @@ def batch(
     if part:
         requests, target = batches.part(requests, target, part)
     resolved = plan.make_for(given, concurrency, AT_ONCE)
-    at_once = concurrency or (int(resolved.options["parallel"]) if resolved.starts_server else AT_ONCE)
+    at_once = batches.at_once(resolved, concurrency)
     for note in () if quiet else notes:
         click.echo(note, err=True)
     if dry_run:

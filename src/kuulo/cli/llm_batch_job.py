@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kuulo.cli import job_flags
+
 if TYPE_CHECKING:
     from kuulo.jobs.batch import Prompts
     from kuulo.jobs.prompts_planning import Wanted
-
-PATHS = ("key_file", "scratch")
-"""Options that are paths: a job stands elsewhere."""
 
 
 def submit(
@@ -60,33 +59,25 @@ def submit(
     for one in bad:
         click.echo(f"line {one.line}: {one.why}", err=True)
     tasks = f"{len(made.tasks)} {'task' if len(made.tasks) == 1 else 'tasks'}"
-    id_ = made.scheduler if "/" in round_.array else f"{made.scheduler} {round_.array}"
-    click.echo(f"job {folder.name}: {made.number} prompts in {tasks} ({id_})")
-    click.echo(f"  how it goes:  kuulo jobs show {folder.name}")
-    click.echo(f"  its folder:   {folder.path}")
+    where = job_flags.called(made.scheduler, round_.array)
+    job_flags.say_submitted(folder.name, folder.path, f"{made.number} prompts in {tasks} ({where})")
     return EXIT_OK
 
 
 def _absolute(wanted: Wanted) -> Wanted:
     """What is wanted, for a job that stands in another folder."""
     given = dict(wanted.given)
-    for name in PATHS:
+    for name in job_flags.PATHS:
         if given.get(name):
-            given[name] = _path(given[name])
-    model = given.get("model")
-    if model and Path(model).expanduser().exists():
-        given["model"] = _path(model)
+            given[name] = job_flags.absolute(given[name])
+    if given.get("model"):
+        given["model"] = job_flags.path_or_name(given["model"])
     if given.get("schema") is not None:
         from kuulo.llm import schema
 
         given["schema"] = json.dumps(schema.read(str(given["schema"])))
-    return dataclasses.replace(
-        wanted, source=Path(_path(wanted.source)), target=Path(_path(wanted.target)), given=given
-    )
-
-
-def _path(text: str | Path) -> str:
-    return os.path.normpath(Path.cwd() / Path(text).expanduser())
+    source, target = Path(job_flags.absolute(wanted.source)), Path(job_flags.absolute(wanted.target))
+    return dataclasses.replace(wanted, source=source, target=target, given=given)
 
 
 def _show(made: Prompts, *, as_json: bool) -> int:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from kuulo.cli import flags
+from kuulo.cli import flags, job_flags
 
 if TYPE_CHECKING:
     from kuulo.llm.serving.registry import Seen, ServerFolder, Servers, Submitted
     from kuulo.machine import Machine
 
 LOOK_MOST_S = 15.0
-PATHS = ("key_file", "scratch")
-"""Options that are paths: a job stands elsewhere."""
-
 FLAGS = {"speech": "--speech", "speech_engine": "--speech-engine", "served_name": "--served-name",
          "speech_name": "--speech-name", "bind": "--bind", "idle": "--idle", "body_limit": "--body-limit",
          "audio_limit": "--audio-limit", "read_timeout": "--read-timeout"}  # fmt: skip
@@ -88,20 +83,11 @@ def words(model: str | None, asked: Mapping[str, Any]) -> list[str]:
     for name, value in flags.typed(asked).items():
         flag = options.BY_NAME[name].flags[0]
         for one in value if isinstance(value, (tuple, list)) else [value]:
-            said += [f"{flag}={_absolute(one) if name in PATHS else one}"]
+            said += [f"{flag}={job_flags.absolute(one) if name in job_flags.PATHS else one}"]
     for name, flag in FLAGS.items():
         if asked[name]:
-            said.append(f"{flag}={_path_or_name(asked[name]) if name == 'speech' else asked[name]}")
-    return [*said, "--", _path_or_name(model)] if model else said
-
-
-def _absolute(path: str) -> str:
-    return os.path.normpath(Path.cwd() / Path(path).expanduser())
-
-
-def _path_or_name(text: str) -> str:
-    """A model's name as it is, and its path so that it leads there from anywhere."""
-    return _absolute(text) if Path(text).expanduser().exists() else text
+            said.append(f"{flag}={job_flags.path_or_name(asked[name]) if name == 'speech' else asked[name]}")
+    return [*said, "--", job_flags.path_or_name(model)] if model else said
 
 
 def _wait_or_leave(folder: ServerFolder, submitted: Submitted, asked: Mapping[str, Any]) -> int:

@@ -78,7 +78,7 @@ def _elsewhere(settings: Settings) -> Settings:
     values = dict(settings.values)
     for name in ("output", "roster"):
         if values[name]:
-            values[name] = os.path.normpath(Path.cwd() / Path(values[name]).expanduser())
+            values[name] = job_flags.absolute(values[name])
     return dataclasses.replace(settings, values=values)
 
 
@@ -154,18 +154,11 @@ def _submitted(folder: Any, batch: Batch, looked: Looked, round_: Any, asked: Ma
     for note in batch.notes:
         click.echo(note, err=True)
     tasks = f"{len(batch.tasks)} {'task' if len(batch.tasks) == 1 else 'tasks'}"
-    what = f"{len(batch.items)} recordings in {tasks} ({_called(batch.scheduler, round_.array)})"
+    what = f"{len(batch.items)} recordings in {tasks} ({job_flags.called(batch.scheduler, round_.array)})"
     if batch.then and not batch.tasks:
         what = f"{', '.join(batch.then.tasks)} of {len(batch.then.also)} transcripts"
-    click.echo(f"job {folder.name}: {what}")
-    click.echo(f"  how it goes:  kuulo jobs show {folder.name}")
-    click.echo(f"  its folder:   {folder.path}")
+    job_flags.say_submitted(folder.name, folder.path, what)
     return EXIT_OK
-
-
-def _called(scheduler: str, id_: str) -> str:
-    """The scheduler and its number. Those of this machine's queue are paths, which say nothing to people."""
-    return scheduler if "/" in id_ else f"{scheduler} {id_}"
 
 
 def _say_looked(looked: Looked, asked: Mapping[str, Any]) -> None:

@@ -62,13 +62,7 @@ def _answers(environment: Environment, spec: EngineSpec, model: Model) -> str:
     from kuulo.llm import trying
 
     with tempfile.TemporaryDirectory(prefix="kuulo-check-") as folder:
-        facts = Facts(
-            machine=machine.this(),
-            installed={spec.name: True},
-            models=[],
-            find_model=lambda name, formats: model,
-            environments={spec.name: environment},
-        )
+        facts = _facts(environment, spec, model)
         trial = trying.prepare(spec, model, facts, Path(folder), timeout_s=ANSWERS_S, settings={})
         said = tiny.Said(trial.ask(tiny.ANSWERS))
     if not said.enough:
@@ -106,19 +100,24 @@ def _model(spec: EngineSpec, home: Path) -> Model | None:
     return survey.model(built_in.write(Store(home / "models"), formats[0])) if formats else None
 
 
-def _heard(environment: Environment, spec: EngineSpec, model: Model | None, home: Path) -> str:
-    """The clip's words, in lower case and without punctuation."""
-    given = {"engine": spec.name, "output": str(home / "out"), "scratch": str(home), "language": "en", "workers": "1"}
-    if model:
-        given["model"] = model.name
-    settings = site.settle(Site(), given, {})
-    facts = Facts(
+def _facts(environment: Environment, spec: EngineSpec, model: Model | None) -> Facts:
+    """A machine that has this engine alone, and this model whatever it is called."""
+    return Facts(
         machine=machine.this(),
         installed={spec.name: True},
         models=[],
         find_model=lambda name, formats: model,
         environments={spec.name: environment},
     )
+
+
+def _heard(environment: Environment, spec: EngineSpec, model: Model | None, home: Path) -> str:
+    """The clip's words, in lower case and without punctuation."""
+    given = {"engine": spec.name, "output": str(home / "out"), "scratch": str(home), "language": "en", "workers": "1"}
+    if model:
+        given["model"] = model.name
+    settings = site.settle(Site(), given, {})
+    facts = _facts(environment, spec, model)
     found = audio.find([str(miniature.CLIP)])
     job = run.Run(plan.resolve(settings, facts), found.recordings, found.failures, Quiet())
     try:

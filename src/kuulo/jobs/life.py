@@ -28,7 +28,6 @@ KILLED_TWICE = "its task was killed twice at the same place"
 NO_FURTHER = "the time limit was over before anything was done"
 MORE_TIME = "more time: --time with kuulo jobs retry"
 
-
 EARLY_S = 90.0
 """The scheduler may warn so much earlier than it was asked to: Slurm up to a minute, and it looks every half minute."""
 
@@ -75,15 +74,24 @@ class Life:
 
     def stopped(self, told: Told, *, came_further: bool, **fields: Any) -> int:
         """Say that it was stopped; the code with which it ends: AGAIN when it is to go on in another run."""
-        if told.signal != signal.SIGUSR1:
-            return self.finished(EXIT_INTERRUPTED, why="it was told to stop", **fields)
-        if not is_time_over(self._minutes, time.monotonic() - self._began):
-            say("others need the node: going on in the next run of this task")
-            return self.finished(AGAIN, why="others needed the node", **fields)
-        if came_further:
-            say("the time is nearly over: going on in the next run of this task")
-            return self.finished(AGAIN, why="its time was over", **fields)
-        return self.finished(EXIT_SOME_FAILED, why=NO_FURTHER, do=MORE_TIME, **fields)
+        lived_s = time.monotonic() - self._began
+        code = code_of_stopped(told, self._minutes, lived_s, came_further=came_further)
+        if code == EXIT_INTERRUPTED:
+            return self.finished(code, why="it was told to stop", **fields)
+        if code != AGAIN:
+            return self.finished(code, why=NO_FURTHER, do=MORE_TIME, **fields)
+        is_over = is_time_over(self._minutes, lived_s)
+        say(
+            f"{'the time is nearly over' if is_over else 'others need the node'}: going on in the next run of this task"
+        )
+        return self.finished(code, why="its time was over" if is_over else "others needed the node", **fields)
+
+
+def code_of_stopped(told: Told, minutes: int | None, lived_s: float, *, came_further: bool) -> int:
+    """The exit code of a run that was stopped: AGAIN when it is to go on in another one."""
+    if told.signal != signal.SIGUSR1:
+        return EXIT_INTERRUPTED
+    return AGAIN if came_further or not is_time_over(minutes, lived_s) else EXIT_SOME_FAILED
 
 
 def is_time_over(minutes: int | None, lived_s: float) -> bool:

@@ -37,7 +37,7 @@ def template(job: Prompts) -> Template | None:
         return None
     found = templates.find(job.template)
     if found.digest != job.template_sha256:
-        raise _changed(f"the template {found.name}", found.source)
+        raise changed(f"the template {found.name}", found.source)
     return found
 
 
@@ -49,7 +49,7 @@ def requests(job: Prompts) -> list[Request]:
     except UsageError as error:
         raise CannotRun(error.what, looked_at=error.looked_at, do="submit it again") from error
     if batches.digest(found) != job.digest:
-        raise _changed("what is asked", naming.shown(job.source))
+        raise changed("what is asked", naming.shown(job.source))
     return found
 
 
@@ -57,13 +57,8 @@ def chat_plan(job: Prompts) -> ChatPlan:
     """How the model is asked on this node. Raises KuuloError, also when the model is another one by now."""
     made = plan.make_for(job.asked, job.concurrency, batches.AT_ONCE)
     if made.engine != job.engine or (made.model.digest if made.model else None) != job.model_sha256:
-        raise _changed(f"the model {job.model}", str(made.model.path) if made.model else made.engine)
+        raise changed(f"the model {job.model}", str(made.model.path) if made.model else made.engine)
     return made
-
-
-def at_once(job: Prompts, made: ChatPlan) -> int:
-    """Questions at a time."""
-    return job.concurrency or (int(made.options["parallel"]) if made.starts_server else batches.AT_ONCE)
 
 
 def settled(job: Prompts, found: Sequence[Request], way: Way) -> list[Request]:
@@ -82,9 +77,8 @@ def ways(events: Iterable[Mapping[str, Any]]) -> list[Way]:
     return [Way(**one) for one in reversed(told)]
 
 
-def _changed(what: str, looked_at: str) -> CannotRun:
-    return CannotRun(
-        f"{what} has changed since the job was submitted: other answers would come of it",
-        looked_at=looked_at,
-        do="submit it again",
-    )
+def changed(
+    what: str, looked_at: str, *, so: str = "other answers would come of it", do: str = "submit it again"
+) -> CannotRun:
+    """What a job needs is not what it was submitted with."""
+    return CannotRun(f"{what} has changed since the job was submitted: {so}", looked_at=looked_at, do=do)

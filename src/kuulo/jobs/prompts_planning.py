@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from kuulo.jobs.planning import MARGINS, Where
 from kuulo.jobs.settings import JobSettings
 from kuulo.jobs.table import where_of
 from kuulo.llm import batch as batches
-from kuulo.llm import pace, plan
+from kuulo.llm import memory, pace, plan
 from kuulo.llm.batch import Request
 from kuulo.llm.plan import ChatPlan
 from kuulo.llm.serving import address
@@ -26,14 +26,10 @@ from kuulo.machine import Machine
 from kuulo.schedulers.base import Resources
 from kuulo.site import Site
 
-BASE_MB = 2048
-"""Memory of a task beside its model."""
-
 PROMPTS_TIMES = 5
 """Memory for all prompts, which each task reads, in sizes of them (445 MB were seen for 108 MB)."""
 
 STEP_MB = 512
-MARGIN = 1.3
 MEASURED_MARGIN = 1.25
 UNLIMITED = 1 << 60
 LEAST_ROUNDS = 4
@@ -60,10 +56,9 @@ class Wanted:
 def prompts(site: Site, jobs: JobSettings, wanted: Wanted, asked: Mapping[str, Any]) -> Prompts:
     """The job. `asked`: flags for jobs. Raises KuuloError, also when the model cannot be asked there."""
     there, chat = placed(jobs, wanted, asked)
-    at_once = wanted.concurrency or (int(chat.options["parallel"]) if chat.starts_server else batches.AT_ONCE)
+    at_once = batches.at_once(chat, wanted.concurrency)
     tables = [speeds.read(path) for path in (site.speeds_file(), site.centre.speeds) if path]
-    place = there.queue.partition or there.scheduler
-    speed = pace.estimate(chat, at_once, there.cpus, tables, place)
+    speed = pace.estimate(chat, at_once, there.cpus, tables, there.queue.partition or there.scheduler)
     size = sum(pace.characters(one) for one in wanted.requests)
     memory_mb = megabytes(asked["mem"]) if asked["mem"] else memory_for(chat, speed) + PROMPTS_TIMES * (size >> 20)
     costs = [pace.cost(one, chat.options["max_tokens"]) / speed.speed for one in wanted.requests]
@@ -104,16 +99,34 @@ def prompts(site: Site, jobs: JobSettings, wanted: Wanted, asked: Mapping[str, A
 def placed(jobs: JobSettings, wanted: Wanted, asked: Mapping[str, Any]) -> tuple[Where, ChatPlan]:
     """Where the tasks go, and how they ask the model there. Raises KuuloError."""
 
+    def planned_on(machine: Machine) -> ChatPlan:
+        return plan.make_for(wanted.given, wanted.concurrency, batches.AT_ONCE, machine)
+
+    where, node = place(jobs, asked, asked["mem"], str(wanted.given.get("device", "")), planned_on)
+    chat = planned_on(node)
+    check_reach(chat, where)
+    return where, chat
+
+
+def place(
+    jobs: JobSettings,
+    asked: Mapping[str, Any],
+    mem: str | None,
+    device: str,
+    planned_on: Callable[[Machine], ChatPlan],
+) -> tuple[Where, Machine]:
+    """Where a language model is asked in a job, and what a node is like there. `mem` and `device` are as typed:
+    memory is asked for as it is needed, unless somebody said how much there is; with a device `cuda`, of which a node
+    without a GPU is refused, there is to be one. Raises KuuloError."""
+    given = megabytes(mem) << 20 if mem else None
+
     def wants(there: bool) -> bool:
-        if str(wanted.given.get("device", "auto")).startswith("cuda"):
-            return True
-        return gpus_for(planned(wanted, asked, gpus=int(there))) > 0
+        gpus = int(there or device.startswith("cuda"))
+        return gpus_for(planned_on(Machine(machine.cores(), given or UNLIMITED, gpus))) > 0
 
     where = planning.where(jobs, asked, wants)
-    chat = planned(wanted, asked, gpus=int(where.on_gpu), cpus=where.cpus, here=where.scheduler == "local")
-    if where.scheduler != "local" and is_here_alone(chat):
-        raise out_of_reach(chat)
-    return where, chat
+    room = machine.memory_bytes() if where.scheduler == "local" else UNLIMITED
+    return where, Machine(where.cpus, given or room, int(where.on_gpu))
 
 
 def gpus_for(chat: ChatPlan) -> int:
@@ -121,38 +134,22 @@ def gpus_for(chat: ChatPlan) -> int:
     return int(chat.options["tensor_parallel"] or 1) if chat.on_gpu or chat.options["gpu_layers"] else 0
 
 
-def is_here_alone(chat: ChatPlan) -> bool:
-    """Whether a plan asks an endpoint that no other machine reaches."""
-    return bool(chat.base_url) and (chat.socket is not None or _is_loopback(str(chat.base_url)))
-
-
-def out_of_reach(chat: ChatPlan) -> CannotRun:
-    return CannotRun(
+def check_reach(chat: ChatPlan, where: Where) -> None:
+    """Raises CannotRun where a plan asks an endpoint that no other machine reaches, and a job runs on another one."""
+    if where.scheduler == "local" or not chat.base_url or not (chat.socket or _is_loopback(chat.base_url)):
+        return
+    raise CannotRun(
         "the endpoint is on this machine alone, and a job runs on another one",
         looked_at=str(chat.socket or chat.base_url),
         do="leave the endpoint out, and the job starts the model itself",
     )
 
 
-def planned(
-    wanted: Wanted, asked: Mapping[str, Any], *, gpus: int, cpus: int | None = None, here: bool = False
-) -> ChatPlan:
-    """How the model is asked on a node with so many GPUs; memory is asked for as it is needed, unless somebody said how
-    much there is."""
-    memory = megabytes(asked["mem"]) << 20 if asked["mem"] else machine.memory_bytes() if here else UNLIMITED
-    there = Machine(cpus or machine.cores(), memory, gpus)
-    return plan.make_for(wanted.given, wanted.concurrency, batches.AT_ONCE, there)
-
-
 def memory_for(chat: ChatPlan, speed: Pace | None = None) -> int:
     """MB to ask for where nobody has said it: what was measured, or else the model and the rest; with a margin."""
     if speed is not None and speed.source == speeds.MEASURED:
-        return _steps(MEASURED_MARGIN * speed.memory_bytes / 2**20)
-    return _steps((chat.need.total if chat.need else 0) * MARGIN / 2**20 + BASE_MB)
-
-
-def _steps(needed_mb: float) -> int:
-    return int(-(-needed_mb // STEP_MB) * STEP_MB)
+        return memory.steps(MEASURED_MARGIN * speed.memory_bytes / 2**20, STEP_MB)
+    return memory.to_ask_for(chat.need.total if chat.need else 0, STEP_MB)
 
 
 def shares(costs: Sequence[float], number: int) -> list[Share]:

@@ -55,20 +55,17 @@ class _Task:
     def _asked(self) -> int:
         found = prompts.requests(self._job)[self._share.begin : self._share.end]
         plan = prompts.chat_plan(self._job)
-        at_once, began = prompts.at_once(self._job, plan), time.monotonic()
+        at_once, began = batches.at_once(plan, self._job.concurrency), time.monotonic()
         with session.opened(plan) as talk:
             loaded = time.monotonic()
             way = _way(talk, at_once)
             self._log.say("ready", way=dataclasses.asdict(way), device=pace.device(plan))
             journal = self._journal()
             try:
-                asked = Batch(
-                    prompts.settled(self._job, found, way),
-                    way.identity,
-                    talk.client,
-                    at_once,
-                    batches.kept(self._job.target),
-                )
+                requests = prompts.settled(self._job, found, way)
+                # the other tasks' answers, which may be gigabytes, are nothing to this one
+                kept = batches.kept(self._job.target, {one.digest(way.identity) for one in requests})
+                asked = Batch(requests, way.identity, talk.client, at_once, kept)
                 lines = asked.go(journal, self._progress)
             finally:
                 journal.close()

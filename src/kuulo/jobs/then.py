@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from kuulo import machine, naming, report
+from kuulo import naming, report
 from kuulo.errors import EXIT_OK, EXIT_SOME_FAILED, CannotRun, KuuloError
-from kuulo.jobs import finish, life, mail, overview, plan_file, planning, prompts_planning
+from kuulo.jobs import finish, life, mail, overview, plan_file, planning, prompts, prompts_planning
 from kuulo.jobs.amounts import megabytes, minutes
 from kuulo.jobs.batch import Batch, Then
 from kuulo.jobs.folder import REPORT, Folder
@@ -23,12 +23,12 @@ from kuulo.jobs.queues import TASKS_ALONE
 from kuulo.jobs.settings import JobSettings
 from kuulo.llm import chain as chains
 from kuulo.llm import plan as plans
-from kuulo.llm.chain import FAILED, PARTLY, Chain, Outcome
+from kuulo.llm.chain import DONE, FAILED, PARTLY, Chain, Outcome
 from kuulo.llm.following import Following
 from kuulo.llm.plan import ChatPlan
 from kuulo.machine import Machine
 from kuulo.results import Results
-from kuulo.schedulers.base import Resources
+from kuulo.schedulers.base import AGAIN, Resources
 
 MINUTES = 240
 """The time limit where nobody says one. What is not done by then goes on in another run by itself."""
@@ -46,16 +46,13 @@ def planned(jobs: JobSettings, values: Mapping[str, Any], asked: Mapping[str, An
     that would be refused then."""
     from kuulo.llm import following
 
-    def wants(there: bool) -> bool:
-        """With --device cuda, of which a node without a GPU is refused, there is to be one."""
-        there = there or str(values["then_option"].get("device", "")).startswith("cuda")
-        return prompts_planning.gpus_for(following.of(values, elsewhere=_node(asked, gpus=int(there))).plan) > 0
+    def planned_on(machine: Machine) -> ChatPlan:
+        return following.of(values, elsewhere=machine).plan
 
-    where = planning.where(jobs, _flags(asked), wants)
-    local = where.scheduler == "local"
-    what = following.of(values, elsewhere=_node(asked, gpus=int(where.on_gpu), cpus=where.cpus, here=local))
-    if not local and prompts_planning.is_here_alone(what.plan):
-        raise prompts_planning.out_of_reach(what.plan)
+    device = str(values["then_option"].get("device", ""))
+    where, node = prompts_planning.place(jobs, _flags(asked), asked["then_mem"], device, planned_on)
+    what = following.of(values, elsewhere=node)
+    prompts_planning.check_reach(what.plan, where)
     limit = where.limits.minutes
     limit_min = minutes(asked["then_time"]) if asked["then_time"] else min(MINUTES, limit or MINUTES)
     memory = megabytes(asked["then_mem"]) if asked["then_mem"] else prompts_planning.memory_for(what.plan)
@@ -82,12 +79,6 @@ def _then(what: Following, resources: Resources, where: planning.Where) -> Then:
 def _flags(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Of the flags for the tasks of speech, those that are the language model's too: who pays, where, and cores."""
     return {**asked, "mem": None, "time_": None}
-
-
-def _node(asked: Mapping[str, Any], *, gpus: int, cpus: int | None = None, here: bool = False) -> Machine:
-    given = asked["then_mem"]
-    memory = megabytes(given) << 20 if given else machine.memory_bytes() if here else prompts_planning.UNLIMITED
-    return Machine(cpus or machine.cores(), memory, gpus)
 
 
 # ------------------------------------------------------------------ on its node
@@ -117,8 +108,14 @@ def run(folder: Path, round_: int, ask: Ask) -> int:
         _do(batch, batch.then, said, ask, outcomes.append)
         ended = [one.to_json() for one in outcomes]
     except KeyboardInterrupt:
-        is_over = life.is_time_over(batch.then.resources.minutes, time.monotonic() - began)
-        return _stopped(told, goes_on=not is_over or any(one.state in ("done", PARTLY) for one in outcomes))
+        further = any(one.state in (DONE, PARTLY) for one in outcomes)
+        limit = batch.then.resources.minutes
+        code = life.code_of_stopped(told, limit, time.monotonic() - began, came_further=further)
+        if code == AGAIN:
+            life.say("told to stop: going on in the next run")
+        elif code == EXIT_SOME_FAILED:
+            life.say(f"{life.NO_FURTHER}: more time, with --then-time")
+        return code
     except KuuloError as error:
         finish.say(f"{', '.join(batch.then.tasks)}: {error}")
         ended = [*(one.to_json() for one in outcomes), {"state": FAILED, "why": error.what, "do": error.do}]
@@ -165,27 +162,8 @@ def _where(chat: ChatPlan) -> str:
 
 
 def _changed(what: str, looked_at: str) -> CannotRun:
-    return CannotRun(
-        f"{what} has changed since the job was submitted: something else would come of it",
-        looked_at=looked_at,
-        do="kuulo llm task does it with what is there now",
-    )
-
-
-def _stopped(told: life.Told, *, goes_on: bool) -> int:
-    """The exit code of a run that was stopped. `goes_on`: the next one would come further."""
-    from signal import SIGUSR1
-
-    from kuulo.errors import EXIT_INTERRUPTED
-    from kuulo.schedulers.base import AGAIN
-
-    if told.signal != SIGUSR1:
-        return EXIT_INTERRUPTED
-    if goes_on:
-        life.say("told to stop: going on in the next run")
-        return AGAIN
-    life.say(f"{life.NO_FURTHER}: more time, with --then-time")
-    return EXIT_SOME_FAILED
+    do = "kuulo llm task does it with what is there now"
+    return prompts.changed(what, looked_at, so="something else would come of it", do=do)
 
 
 def _code(said: Mapping[str, Any]) -> int:

@@ -18,7 +18,7 @@ import os
 import queue
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from kuulo import naming
 from kuulo.errors import CannotRun, InputFailed, KuuloError, UsageError
 from kuulo.llm import client, question, transcripts
 from kuulo.llm.client import Client, PromptTooLong, RequestRefused
+from kuulo.llm.plan import ChatPlan
 from kuulo.llm.session import Talk
 from kuulo.llm.templates import Template
 
@@ -181,7 +182,12 @@ def settled(requests: Sequence[Request], defaults: Mapping[str, Any], model: str
 
 def digest(requests: Sequence[Request]) -> str:
     """Identifies what came in, whoever is asked."""
-    return hashlib.sha256("".join(one.digest("") + (one.why or "") for one in requests).encode()).hexdigest()
+    return whole_key(requests, "")
+
+
+def at_once(plan: ChatPlan, concurrency: int | None) -> int:
+    """Questions at a time: as many as somebody said, else as the plan's server has slots."""
+    return concurrency or (int(plan.options["parallel"]) if plan.starts_server else AT_ONCE)
 
 
 def defaults(talk: Talk) -> dict[str, Any]:
@@ -211,13 +217,13 @@ def parts(target: Path) -> Path:
     return target.with_name(target.name + ".parts")
 
 
-def kept(target: Path) -> dict[str, dict[str, Any]]:
-    """What was answered for this OUT, by the digest of what was asked. A line that may be asked again counts less than
-    one that is final."""
+def kept(target: Path, wanted: Collection[str] | None = None) -> dict[str, dict[str, Any]]:
+    """What was answered for this OUT, by the digest of what was asked; of the `wanted` digests alone, where there are
+    some. A line that may be asked again counts less than one that is final."""
     found: dict[str, dict[str, Any]] = {}
     for path in journals(target):
         for asked, line in Journal(path).read().items():
-            if asked not in found or is_final(line):
+            if (wanted is None or asked in wanted) and (asked not in found or is_final(line)):
                 found[asked] = line
     return found
 

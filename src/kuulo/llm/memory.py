@@ -94,6 +94,20 @@ def choose_context(shape: Shape, available: int, parallel: int = 1) -> int:
     return min(wanted, max(STEP, largest_context(shape, available, parallel)))
 
 
+BASE_MB, MARGIN = 2048, 1.3
+"""Of a job beside its model, and how much more than it needs is asked for."""
+
+
+def to_ask_for(need_bytes: int, step_mb: int) -> int:
+    """MB that a job asks for to have a model: in steps, with a margin and the rest of it."""
+    return steps(need_bytes * MARGIN / 2**20 + BASE_MB, step_mb)
+
+
+def steps(needed_mb: float, step_mb: int) -> int:
+    """MB, rounded up."""
+    return int(-(-needed_mb // step_mb) * step_mb)
+
+
 def largest_fitting(models: Sequence[tuple[str, Shape]], available: int, context: int) -> str | None:
     """The name of the largest of these models that fits with this context."""
     fitting = [(shape.weights_bytes, name) for name, shape in models if need(shape, context).total <= available]

@@ -15,17 +15,14 @@ from kuulo.errors import CannotRun, UsageError
 from kuulo.jobs.amounts import clock, megabytes, minutes
 from kuulo.jobs.queues import queue_of
 from kuulo.jobs.settings import JobSettings, Place
+from kuulo.llm import memory
 from kuulo.llm.serving import keys
 from kuulo.llm.serving.registry import ServerFolder, Submitted
 from kuulo.schedulers.base import Array, Queue, Resources
 
 SCRIPT = "job.sh"
 SLURM = "slurm"
-BASE_MB = 2048
-"""Memory of a server beside its model, when nobody has said how much."""
-
 STEP_MB = 1024
-MARGIN = 1.3
 
 
 @dataclass(frozen=True)
@@ -49,14 +46,8 @@ def ask(asked: Mapping[str, Any], jobs: JobSettings, need_bytes: int, *, can_use
                 f"--time {asked['time_']} is more than the partition allows", looked_at=clock(60 * limit), do="less"
             )
         time_ = limit
-    memory = megabytes(asked["mem"]) if asked["mem"] else memory_mb(need_bytes)
-    return Ask(Resources(time_, memory, asked["cpus"] or place.cpus, on_gpu), queue)
-
-
-def memory_mb(need_bytes: int) -> int:
-    """What to ask for where nobody has said it: the models with a margin, and the server."""
-    needed = need_bytes * MARGIN / 2**20 + BASE_MB
-    return int(-(-needed // STEP_MB) * STEP_MB)
+    memory_mb = megabytes(asked["mem"]) if asked["mem"] else memory.to_ask_for(need_bytes, STEP_MB)
+    return Ask(Resources(time_, memory_mb, asked["cpus"] or place.cpus, on_gpu), queue)
 
 
 def array(folder: ServerFolder, words: Sequence[str], wanted: Ask) -> Array:
