@@ -35,10 +35,11 @@ llama_files := src/kuulo/environments/llama-cpp/cpu.lock src/kuulo/environments/
 llama := llama-cpp-$(call digest,$(llama_files))
 
 # For tests: a synthesiser, a tracer, what openai-whisper reads recordings with, a Slurm of the tests' own, with accounts,
-# Lmod, what makes and starts container images, what runs and checks the portal's app, and what builds llama.cpp.
+# Lmod, what makes and starts container images, what runs and checks the portal's app, what builds llama.cpp, and a
+# reader of times in texts.
 system_packages := espeak-ng strace ffmpeg slurmctld slurmd slurm-client munge slurmdbd mariadb-server-core \
 	mariadb-client-core lmod charliecloud squashfs-tools squashfuse fuse3 siftool mmdebstrap ruby shellcheck lua5.3 \
-	acl g++ gcc cmake patch
+	acl g++ gcc cmake patch libparlatype5
 
 .PHONY: help demo test lint docs bench clean base dev
 

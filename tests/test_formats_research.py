@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import csv
+import ctypes.util
 import html.parser
+import importlib.util
 import io
 import itertools
+import os
 import re
+import runpy
+import subprocess
 import sys
 import tarfile
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -18,7 +26,7 @@ from hypothesis import given, settings
 
 from kuulo import formats, naming
 from kuulo.formats.labels import labels
-from kuulo.formats.spoken import NOBODY, lines, tiers, xml
+from kuulo.formats.spoken import NOBODY, lines, tiers, times, xml
 from kuulo.transcript import Segment, Speaker, Transcript, Word
 from test_formats import ANNA_AND_BO, EXAMPLE, PLAIN, QUICK, anything, hearing, said, text_of
 
@@ -326,7 +334,127 @@ def test_any_exb_is(subject: Transcript) -> None:
     assert exb_faults(text_of("exb", subject)) == []
 
 
+class Record:
+    """A graph as that of discoursegraphs, whose own needs networkx 1: what is told of nodes, in the order in which it
+    is told, and the edges."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str, str]] = []
+        self.edges: list[tuple[str, str]] = []
+        self.node = self
+
+    def __getitem__(self, node: str) -> _Told:
+        return _Told(self.told, node)
+
+    def add_node(self, node: str, layers: set[str], attr_dict: dict[str, str] | None = None) -> None:
+        self.told += [(node, key, value) for key, value in (attr_dict or {}).items()]
+
+    def add_edge(self, source: str, target: str, edge_type: str) -> None:
+        self.edges.append((source, target))
+
+
+@dataclass(frozen=True)
+class _Told:
+    told: list[tuple[str, str, str]]
+    node: str
+
+    def __setitem__(self, key: str, value: str) -> None:
+        self.told.append((self.node, key, value))
+
+
+FUNCTIONS = ("get_annotation_layers", "get_pointing_chains", "get_span", "select_nodes_by_layer")
+"""What its reader imports for writing."""
+
+
+@pytest.fixture
+def read_exb(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Record]:
+    """The reader of the package discoursegraphs, on our graph."""
+    about = importlib.util.find_spec("discoursegraphs")
+    if about is None or not about.submodule_search_locations:
+        pytest.skip("needs the package discoursegraphs")
+    graph = types.ModuleType("discoursegraphs")
+    kinds = types.SimpleNamespace(dominance_relation="dominance", spanning_relation="spanning")
+    graph.__dict__.update({"DiscourseDocumentGraph": Record, "EdgeTypes": kinds, **dict.fromkeys(FUNCTIONS)})
+    util = types.ModuleType("discoursegraphs.util")
+    util.__dict__["create_dir"] = None
+    monkeypatch.setitem(sys.modules, "discoursegraphs", graph)
+    monkeypatch.setitem(sys.modules, "discoursegraphs.util", util)
+    reader = Path(about.submodule_search_locations[0], "readwrite", "exmaralda.py")
+    return cast("Callable[[Path], Record]", runpy.run_path(str(reader))["read_exb"])
+
+
+@pytest.mark.filterwarnings("ignore:This search incorrectly ignores the root element:FutureWarning")
+@each
+def test_discoursegraphs_reads_the_exb(subject: Transcript, read_exb: Callable[[Path], Record], tmp_path: Path) -> None:
+    """Where events of a tier are from one point of the timeline to the next it tells what the first point says;
+    else which points each event is over."""
+    path = tmp_path / "a.exb"
+    path.write_bytes(formats.render("exb", subject, PLAIN))
+    found = read_exb(str(path))
+    points = times(tiers(subject), 0, max(0, subject.audio.duration_ms))
+    assert found.tokens == [f"T{n}" for n in range(len(points))], "in the order of their times"
+    said, spans = [], {}
+    for node, key, value in found.told:
+        if key == "exmaralda:v":
+            said.append((points[int(node[1:])], points[int(node[1:]) + 1], value))
+        elif key == "exmaralda:annotation":
+            over = [int(target[1:]) for source, target in found.edges if source == node]
+            said.append((points[over[0]], points[over[-1] + 1], value))
+        elif key == "exmaralda:display-name":
+            spans[node] = value
+    assert sorted(said) == sorted((s, e, xml(text) + " ") for s, e, _, text in spoken(subject))
+    assert set(spans.values()) <= {xml(tier.name) for tier in tiers(subject)}
+
+
 # ------------------------------------------------------------------ text and tables
+
+
+PARLATYPE = """\
+import ctypes, sys
+library = ctypes.CDLL("libparlatype.so.5")
+library.pt_player_new.restype = ctypes.c_void_p
+position = library.pt_player_get_timestamp_position
+position.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int]
+player = library.pt_player_new()
+for line in sys.stdin.buffer:
+    print(position(player, line.strip(), 0))
+"""
+"""Parlatype's reader of times that stand in a text: ms, -1 for what is none. Its player, which finds nothing to play
+with, complains."""
+
+
+@pytest.fixture(scope="session")
+def parlatype(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Sequence[str]], list[int]]:
+    if ctypes.util.find_library("parlatype") is None and not list(Path("/usr/lib").glob("*/libparlatype.so.5")):
+        pytest.skip("needs Parlatype's library (Debian's package libparlatype5)")
+    home = tmp_path_factory.mktemp("parlatype")
+
+    def read(times: Sequence[str]) -> list[int]:
+        command = [sys.executable, "-c", PARLATYPE]
+        done = subprocess.run(
+            command, input="\n".join(times), env={**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home)},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return [int(line) for line in done.stdout.split()]
+
+    return read
+
+
+BELOW_100_HOURS = 100 * 3_600_000
+
+
+@each
+@pytest.mark.parametrize(("name", "time", "step"), [("timestamps", r"\[\S+?\]", 1000), ("f4", r"#[^#\s]+#", 100)])
+def test_parlatype_reads_the_times(
+    name: str, time: str, step: int, subject: Transcript, parlatype: Callable[[Sequence[str]], list[int]]
+) -> None:
+    """It has two digits for hours."""
+    rows = text_of(name, subject).splitlines()
+    written = [re.findall(time, row)[0 if name == "timestamps" else -1] for row in rows]
+    told = [start if name == "timestamps" else end for start, end, _, _ in spoken(subject)]
+    assert parlatype(written) == [ms // step * step if ms < BELOW_100_HOURS else -1 for ms in told]
+    if written:
+        assert parlatype([written[0][1:-1] + "x", "#" + written[0]]) == [-1, -1]
 
 
 @each
