@@ -4,7 +4,8 @@
 
 `kuulo` is the command line in container images: src/kuulo/deploy/kuulo/any.lock.
 
-Uses the network. --find-links names a folder with wheels that no index in reach has, such as PyTorch's CPU build.
+Uses the network. --find-links names a folder with wheels that no index in reach has, PyTorch's CPU build: for the
+variants alone that have an index of their own for it, since any other would take it for the CUDA build.
 A lock begins with the digest of what it was made from: tests/test_environments.py says when one is out of date.
 """
 
@@ -41,7 +42,8 @@ def lock(chosen: Recipe, variant: Variant, find_links: list[str]) -> None:
             "--quiet",
         ]
         command += ["--python-version", lowest[0], "--override", str(left_out), "--output-file", str(out)]
-        command += [part for given in find_links for part in ("--find-links", given)]
+        if variant.index:
+            command += [part for given in find_links for part in ("--find-links", given)]
         subprocess.run([*command, str(variant.wanted)], check=True)
         text = out.read_text()
     # Packages that no platform wants stand in a universal lock none the less.
