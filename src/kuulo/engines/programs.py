@@ -109,5 +109,6 @@ def read(path: Path, said: str) -> str:
 
 
 def last_lines(said: str) -> str:
-    lines: Tuple[str, ...] = tuple(line.strip() for line in said.splitlines() if line.strip())
+    """Those that say something: in a traceback, Python marks with lines of ^ and ~ what it means."""
+    lines: Tuple[str, ...] = tuple(line.strip() for line in said.splitlines() if line.strip(" \t^~"))
     return " | ".join(lines[-LAST_LINES:]) or "it said nothing"
