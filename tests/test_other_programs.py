@@ -1,18 +1,22 @@
 """Engines that are programs: what they write is read, what fails is told, and their own command lines are theirs.
 
 The programs here are stand-ins: scripts that look at their arguments as the originals do and write what those wrote
-(tests/captured/README.md). The originals need a GPU (insanely-fast-whisper) or repositories (whisper-diarization).
+(tests/captured/README.md). The originals need a GPU (insanely-fast-whisper) or repositories and models
+that are not here (whisper-diarization).
 """
 
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import os
+import shutil
 import sys
 import wave
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -57,7 +61,7 @@ def test_a_program_is_found_beside_the_interpreter(tmp_path: Path, monkeypatch: 
 
 
 def test_a_program_that_fails_is_told_of_with_its_last_lines(tmp_path: Path) -> None:
-    code = "import sys\nprint(*range(20), sep='\\n')\nsys.exit('no \\ud7ff memory')"
+    code = "import sys\nprint(*range(20), '  ~~~^^', sep='\\n')\nsys.exit('no \\ud7ff memory')"
     with pytest.raises(Failed, match=r"ended with 1: 13 \| .*19 \| no .* memory"):
         programs.run([sys.executable, "-c", code], tmp_path)
     with pytest.raises(Failed, match="was killed by signal 9: it said nothing"):
@@ -209,6 +213,19 @@ def test_sentences_have_speakers() -> None:
     ]
 
 
+def test_what_the_program_wrote_is_read() -> None:
+    """With models of random weights, so the speakers and the question marks mean nothing."""
+    found = whisper_diarization.parse(text("whisper-diarization-three-children.srt"), 42_176)
+    assert [(s.start_ms, s.end_ms, s.speaker, s.text) for s in found] == [
+        (0, 1092, "S1", " Three?"),
+        (1218, 1365, "S1", " children?"),
+        (1554, 1680, "S1", " and two?"),
+        (2625, 2636, "S2", " people."),  # its times run past the end of a short recording
+    ]
+    found = whisper_diarization.parse(text("whisper-diarization-finnish.srt"), SAMPLES)
+    assert [s.text for s in found] == [" Hyvä kysymys hyvä vastaus.", " Yksi kaksi kolme."]
+
+
 def test_no_cues_are_a_failure() -> None:
     with pytest.raises(Failed, match="no cue"):
         whisper_diarization.parse("<html>", SAMPLES)
@@ -228,21 +245,26 @@ parser.add_argument("--batch-size", type=int, default=8)
 parser.add_argument("--language", default=None)
 parser.add_argument("--device", default="cpu")
 args = parser.parse_args()
-print(vars(args), os.environ.get("HF_HOME"), os.environ.get("NEMO_CACHE_DIR"))
+print(vars(args), os.environ.get("HF_HUB_CACHE"), os.environ.get("NEMO_CACHE_DIR"))
 os.makedirs("temp_outputs")
 helpers.write(os.path.splitext(args.audio)[0] + ".srt", os.environ["WHAT"], args)
 """
 HELPERS = """\
-import shutil, sys
+import os, shutil, sys
 def write(path, what, args):
     if what == "silent":
         raise AssertionError("Empty transcript")
+    if what == "no speech":
+        raise ValueError("All files present in manifest contains silence, aborting next steps")
     if what == "fail":
         raise IndexError("list index out of range")
     if args.language is None:
         print("WARNING:root:Punctuation restoration is not available for fi language. Using the original punctuation.")
     if args.stemming:
+        assert os.path.samefile(os.path.dirname(shutil.which("python")), os.path.dirname(sys.executable))
+        print("ModuleNotFoundError: no voices")
         print("WARNING:root:Source splitting failed, using original audio file.")
+        print("and goes on")
     if what != "nothing":
         shutil.copy(what, path)
 """
@@ -261,6 +283,7 @@ def clone(tmp_path: Path) -> Path:
 @pytest.fixture
 def diarize(clone: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     monkeypatch.setenv("PYTHONSAFEPATH", "1")  # as a worker has it
+    monkeypatch.setenv("HF_HUB_CACHE", "/scratch/huggingface/hub")
 
     def start(what: str = f"{CAPTURED}/whisper-diarization.srt", *, raw: Any = None, **options: Any) -> Session:
         monkeypatch.setenv("WHAT", what)
@@ -279,7 +302,7 @@ def test_the_program_hears_a_wav_and_its_sentences_come_back(
     assert [s.speaker for s in said if isinstance(s, Segment)] == ["S1", "S2", "S1", "S3"]
     assert said[-1] == Progress(36_000)
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
-    assert line.endswith(f"}} {tmp_path} /nemo")
+    assert line.endswith(f"}} {tmp_path}/hub /nemo")
     given = ast.literal_eval(line[: line.index("}") + 1])
     assert Path(given.pop("audio")).name == "audio.wav"
     assert given == {
@@ -302,45 +325,139 @@ def test_silence_has_no_words_and_other_failures_are_told(diarize: Start) -> Non
     samples = np.zeros(SAMPLES, np.float32)
     said = list(diarize("silent", language="en").transcribe(samples))
     assert said == [Language("en"), Progress(36_000)]
+    with pytest.raises(Failed, match="NeMo heard no speech where faster-whisper heard words"):
+        list(diarize("no speech").transcribe(samples))
     with pytest.raises(Failed, match="list index out of range"):
         list(diarize("fail").transcribe(samples))
     with pytest.raises(Failed, match=r"wrote no audio\.srt"):
         list(diarize("nothing").transcribe(samples))
-    with pytest.raises(Failed, match="demucs did not separate"):
+    with pytest.raises(Failed, match=r"demucs did not separate .*no voices \| WARNING:root:$"):
         list(diarize(raw={"stemming": True}).transcribe(samples))
 
 
-def test_the_clone_is_looked_for(
-    clone: Path, tmp_path: Path, miniature: Miniature, monkeypatch: pytest.MonkeyPatch
-) -> None:
+NEMO_CODE = """\
+class Model:
+    def list_available_models(cls):
+        return [
+            PretrainedModelInfo(pretrained_model_name="another", location="", description=""),
+            PretrainedModelInfo(
+                pretrained_model_name="{name}",
+                location="https://api.ngc.nvidia.com/v2/models/nvidia/nemo/"
+                "{name}/files/{name}.nemo",
+                description="For details",
+            ),
+        ]
+"""
+INSTALLED = {
+    "ctc_forced_aligner/__init__.py": "",
+    "ctc_forced_aligner/alignment_utils.py": "def get_alignments(emissions, tokens, tokenizer): ...",
+    "deepmultilingualpunctuation/__init__.py": "",
+    "deepmultilingualpunctuation/punctuationmodel.py": "def predict(self, words, chunk_size=230): ...",
+    "nemo/__init__.py": "raise ImportError('it is read and not imported')",
+    **{
+        f"nemo/collections/asr/models/{file}": NEMO_CODE.format(name=name)
+        for name, file in whisper_diarization.NEMO.items()
+    },
+}
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+
+
+def nemo_files() -> dict[str, str]:
+    named = {
+        name: f"https://api.ngc.nvidia.com/v2/models/nvidia/nemo/{name}/files/{name}.nemo"
+        for name in whisper_diarization.NEMO
+    }
+    digests = {name: hashlib.md5(f"{address}For details".encode()).hexdigest() for name, address in named.items()}
+    return {f"{name}/{digest}/{name}.nemo": "" for name, digest in digests.items()}
+
+
+@pytest.fixture
+def load(clone: Path, tmp_path: Path, miniature: Miniature, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Session]:
+    """load() of the stand-in with all that it needs, but for what a test takes away; no PyTorch is needed."""
     monkeypatch.delenv(whisper_diarization.VARIABLE, raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
+    monkeypatch.setattr(whisper_diarization, "torch_device", lambda asked, torch: "cpu")
+    monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+    write(tmp_path / "packages", INSTALLED)
+    for name in (whisper_diarization.ALIGNER, whisper_diarization.PUNCTUATION):
+        write(tmp_path / "hf", {f"hub/models--{name.replace('/', '--')}/snapshots/1/config.json": "{}"})
+    write(tmp_path / "nemo-cache", nemo_files())
 
-    def load(**raw: Any) -> None:
-        path = str(miniature.path("ct2"))
-        whisper_diarization.load(Task("transcribe", "whisper-diarization", "m", path, {"device": "cpu"}, raw))
+    def start(language: str = "auto", **raw: Any) -> Session:
+        given = {"repository": str(clone), "hf_home": f"{tmp_path}/hf", "nemo_cache": f"{tmp_path}/nemo-cache", **raw}
+        kept = {key: value for key, value in given.items() if value is not None}
+        options = {"device": "cpu", "language": language}
+        task = Task("transcribe", "whisper-diarization", "m", str(miniature.path("ct2")), options, kept)
+        return whisper_diarization.load(task)
 
+    return start
+
+
+def test_the_clone_is_looked_for(load: Callable[..., Session], clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load().device == "cpu"
     with pytest.raises(Unusable, match="nobody said where") as caught:
-        load()
+        load(repository=None)
     assert "git clone" in caught.value.do and "repository=" in caught.value.do
     with pytest.raises(Unusable, match=r"no diarize\.py in"):
-        load(repository=str(tmp_path))
+        load(repository=str(clone.parent))
+    with pytest.raises(Unusable, match="clone is not a whole path"):
+        load(repository="clone")
     monkeypatch.setenv(whisper_diarization.VARIABLE, str(clone))
-    with pytest.raises(Unusable, match="needs ctc_forced_aligner, which is not installed"):
-        load()
-    other = tmp_path / "packages" / "ctc_forced_aligner"
-    other.mkdir(parents=True)
-    (other / "__init__.py").write_text("")  # the package index's, which is by others and has other functions
-    monkeypatch.syspath_prepend(str(other.parent))
-    with pytest.raises(Unusable, match="needs ctc_forced_aligner, which is not installed"):
-        load()
-    (other / "alignment_utils.py").write_text("")
-    with pytest.raises(Unusable, match="needs deepmultilingualpunctuation, which is not installed"):
-        load()
+    load(repository=None)
     (clone / "diarization").rmdir()
     with pytest.raises(Unusable, match="older than July 2025"):
         load()
     with pytest.raises(Unusable, match="no_such_option"):
         load(no_such_option=1)
+
+
+def test_so_are_packages_of_its_requirements_and_not_others_of_their_names(
+    load: Callable[..., Session], tmp_path: Path
+) -> None:
+    def refused(match: str, **raw: Any) -> str:
+        with pytest.raises(Unusable, match=f"needs {match} of its repository, which is not installed") as caught:
+            load(**raw)
+        return caught.value.do
+
+    assert "MahmoudAshraf97/demucs" in refused("demucs", stemming=True)
+    # Both are on the package index too: one by others, one older and of the same version.
+    write(tmp_path / "packages", {"deepmultilingualpunctuation/punctuationmodel.py": "def predict(self, words): ..."})
+    assert "oliverguhr/deepmultilingualpunctuation" in refused("deepmultilingualpunctuation")
+    (tmp_path / "packages" / "ctc_forced_aligner" / "alignment_utils.py").unlink()
+    assert "MahmoudAshraf97/ctc-forced-aligner" in refused("ctc_forced_aligner")
+
+
+def test_so_are_models_which_it_would_fetch(load: Callable[..., Session], tmp_path: Path) -> None:
+    for key in ("hf_home", "nemo_cache"):
+        with pytest.raises(Unusable, match=f"nobody said where: --engine-option {key}="):
+            load(**{key: None})
+        with pytest.raises(Unusable, match=r"a/b.* is not a whole path"):
+            load(**{key: "a/b"})
+    shutil.rmtree(tmp_path / "hf" / "hub" / "models--kredor--punctuate-all")
+    load("fi")
+    for language in ("en", "auto"):
+        with pytest.raises(Unusable, match="the model kredor/punctuate-all is not in"):
+            load(language)
+    for name in nemo_files():
+        (tmp_path / "nemo-cache" / name).rename(tmp_path / "aside")
+        with pytest.raises(Unusable, match=f"NeMo's model is not at .*/nemo-cache/{name}"):
+            load("fi")
+        (tmp_path / "aside").rename(tmp_path / "nemo-cache" / name)
+    write(tmp_path / "packages", {"demucs/__init__.py": "", "demucs/separate.py": ""})
+    with pytest.raises(Unusable, match="nobody said where: --engine-option torch_home="):
+        load("fi", stemming=True)
+    with pytest.raises(Unusable, match=rf"demucs's model is not at .*/{whisper_diarization.SEPARATOR}"):
+        load("fi", stemming=True, torch_home=f"{tmp_path}/torch")
+    write(tmp_path / "torch" / "hub" / "checkpoints", {whisper_diarization.SEPARATOR: ""})
+    load("fi", stemming=True, torch_home=f"{tmp_path}/torch")
+    shutil.rmtree(tmp_path / "hf" / "hub")
+    with pytest.raises(Unusable, match="the model MahmoudAshraf/mms-300m-1130-forced-aligner is not in"):
+        load("fi")
 
 
 # ---------------------------------------------------------------------- command lines, there and back
@@ -394,4 +511,4 @@ def test_what_a_command_line_cannot_say_is_noted() -> None:
     assert "int8_float16" in notes("whisperx", {"compute_type": "int8_float16"}, {})
     assert "fetches one" in notes("whisperx", {"word_times": True, "language": "en"}, {})
     assert ".en" in notes("insanely-fast-whisper", {"multilingual": False}, {})
-    assert "HF_HOME='a b'" in notes("whisper-diarization", {}, {"hf_home": "a b"})
+    assert "HF_HUB_CACHE='a b/hub'" in notes("whisper-diarization", {}, {"hf_home": "a b"})

@@ -2,11 +2,13 @@
 
 It is a repository and no package: the user clones it and says where it is. Beside the recording it writes a .srt, a
 sentence each with its speaker, which is read here. What it is made of was read in its code of July 2025 (diarize.py,
-helpers.py, diarization/msdd/msdd.py). Parses on Python 3.9.
+helpers.py, diarization/msdd/msdd.py), which was run. Parses on Python 3.9.
 """
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import importlib.util
 import os
 import re
@@ -44,12 +46,22 @@ SPEC = EngineSpec(
     licence="BSD-2-Clause",
     package="nemo-toolkit",
     module="nemo",
-    install="'nemo_toolkit[asr]>=2.3,<3' 'faster-whisper>=1.1' nltk deepmultilingualpunctuation",
+    install="'nemo_toolkit[asr]>=2.3,<3' 'faster-whisper>=1.1' nltk "
+    "git+https://github.com/oliverguhr/deepmultilingualpunctuation.git "
+    "git+https://github.com/MahmoudAshraf97/ctc-forced-aligner.git",
     tasks=("transcribe",),
     devices=("cpu", "cuda"),
     model_formats=("ct2",),
     kind="program",
-    packages=("faster-whisper", "ctranslate2", "torch", "transformers", "deepmultilingualpunctuation", "numpy"),
+    packages=(
+        "faster-whisper",
+        "ctranslate2",
+        "torch",
+        "transformers",
+        "ctc-forced-aligner",
+        "deepmultilingualpunctuation",
+        "numpy",
+    ),
     options={
         "language": Native("--language", "auto: faster-whisper finds it, and the program does not write which"),
         "task": Native("", "transcribe alone"),
@@ -76,21 +88,42 @@ SPEC = EngineSpec(
 
 VARIABLE = "KUULO_WHISPER_DIARIZATION"
 SCRIPT = "diarize.py"
-RAW = ("hf_home", "nemo_cache", "repository", "stemming", "suppress_numerals")
+RAW = ("hf_home", "nemo_cache", "repository", "stemming", "suppress_numerals", "torch_home")
 
 CLONE = (
     "git clone https://github.com/MahmoudAshraf97/whisper-diarization, then say where it is with --engine-option "
     f"repository=FOLDER or {VARIABLE}"
 )
-MODULES = {"ctc_forced_aligner": "alignment_utils.py", "deepmultilingualpunctuation": "__init__.py"}
-STEMMING = {"demucs": "separate.py"}
-"""Modules that its script imports, and a file of each: the package index has another ctc-forced-aligner."""
+MODULES = {
+    "ctc_forced_aligner": ("alignment_utils.py", "get_alignments", "MahmoudAshraf97/ctc-forced-aligner"),
+    "deepmultilingualpunctuation": ("punctuationmodel.py", "chunk_size", "oliverguhr/deepmultilingualpunctuation"),
+}
+STEMMING = {"demucs": ("separate.py", "", "MahmoudAshraf97/demucs")}
+"""Modules that its script imports: a file of each, a word that has to be in it, and the repository that it is from. The
+package index has another ctc-forced-aligner, and a deepmultilingualpunctuation that is older under the same version."""
+
+ALIGNER = "MahmoudAshraf/mms-300m-1130-forced-aligner"
+PUNCTUATION = "kredor/punctuate-all"
+SEPARATOR = "955717e8-8726e21a.th"
+"""demucs's model htdemucs (its remote/files.txt), which it loads with torch.hub."""
+
+PUNCTUATED = ("bg", "cs", "de", "en", "es", "fr", "it", "nl", "pl", "pt", "sk", "sl")
+"""Languages for which it loads the model of punctuation (helpers.py, punct_model_langs)."""
+
+NEMO = {"vad_multilingual_marblenet": "classification_models.py", "diar_msdd_telephonic": "msdd_models.py"}
+"""NeMo's models that it loads, and where in NeMo's `collections/asr/models` their addresses are. The speaker model that
+its settings name too, titanet_large, is not loaded: the one inside diar_msdd_telephonic is."""
+
+FETCH = "run diarize.py once by hand where there is a network: see docs/engines/whisper-diarization.md"
 
 SILENT = "AssertionError: Empty transcript"
 """What ctc-forced-aligner says when faster-whisper heard nothing."""
 
 UNPUNCTUATED = re.compile(r"Punctuation restoration is not available for (\w+) language")
 """The one place where the program says which language it found."""
+
+NO_SPEECH = "All files present in manifest contains silence"
+"""What NeMo says when its speech detection heard none; the program then ends, whatever faster-whisper heard."""
 
 NOT_SEPARATED = "Source splitting failed"
 CUE = re.compile(
@@ -153,48 +186,95 @@ def _arguments(options: Mapping[str, Any], raw: Mapping[str, Any], audio: str, m
 
 
 def _caches(raw: Mapping[str, Any]) -> Dict[str, str]:
-    """Variables that say where its other models are."""
-    names = {"hf_home": "HF_HOME", "nemo_cache": "NEMO_CACHE_DIR"}
-    return {variable: str(raw[key]) for key, variable in names.items() if raw.get(key)}
+    """Variables that say where its other models are. HF_HOME would not do: a worker has an HF_HUB_CACHE of its own, and
+    what else is in HF_HOME is not for reading."""
+    named = {
+        "HF_HUB_CACHE": raw.get("hf_home") and f"{raw['hf_home']}/hub",
+        "NEMO_CACHE_DIR": raw.get("nemo_cache"),
+        "TORCH_HOME": raw.get("torch_home"),
+    }
+    return {variable: str(folder) for variable, folder in named.items() if folder}
 
 
 def load(task: Task) -> Session:
     """The program, looked for; it loads its models itself, for each recording. Raises Unusable for raw options that it
-    does not have, and where the repository, a package of its or a folder that was named is not there."""
+    does not have, and where the repository, a package of its or one of its models is not there."""
     check_raw(SPEC.name, task.raw, RAW)
     model = Path(task.model_path or "").absolute()
     if not (model / "model.bin").is_file():  # the program would take the folder for a name on the network
         raise Unusable(f"there is no model.bin in {model}", "kuulo models list")
     repository = _repository(task.raw)
-    for name, file in {**MODULES, **(STEMMING if task.raw.get("stemming") else {})}.items():
-        if not _has(name, file):
+    for name, (file, word, source) in {**MODULES, **(STEMMING if task.raw.get("stemming") else {})}.items():
+        if not _has(name, file, word):
             raise Unusable(
-                f"whisper-diarization needs {name}, which is not installed for {sys.executable}",
-                "its requirements.txt says from where; install it with that Python's pip",
+                f"whisper-diarization needs {name} of its repository, which is not installed for {sys.executable}",
+                f"uv pip install --python {shlex.quote(sys.executable)} git+https://github.com/{source}.git",
             )
-    for variable, folder in _caches(task.raw).items():
-        if not Path(folder).is_dir():
-            raise Unusable(f"there is no folder {folder} for {variable}", "correct --engine-option")
+    _look_for_models(task.raw, task.options.get("language"))
     import torch
 
     device = torch_device(task.options.get("device"), torch)
     return Started([sys.executable, str(repository / SCRIPT)], model, device, task.options, task.raw)
 
 
-def _has(module: str, file: str) -> bool:
+def _has(module: str, file: str, word: str) -> bool:
     found = importlib.util.find_spec(module)
-    return bool(found and found.origin and (Path(found.origin).parent / file).is_file())
+    path = Path(found.origin).parent / file if found and found.origin else None
+    return bool(path and path.is_file() and word in path.read_text(encoding="utf-8", errors="replace"))
+
+
+def _look_for_models(raw: Mapping[str, Any], language: Any) -> None:
+    """Raises Unusable where a model is not in the caches: NeMo and demucs would ask the network for one, whatever they
+    are told."""
+    for key in ("hf_home", "nemo_cache", *(["torch_home"] if raw.get("stemming") else [])):
+        if not raw.get(key):
+            raise Unusable(f"whisper-diarization has more models, and nobody said where: --engine-option {key}=", FETCH)
+    hub, nemo, *torch = (_whole(folder) for folder in _caches(raw).values())
+    for name in (ALIGNER, *([PUNCTUATION] if language in (None, "auto", *PUNCTUATED) else [])):
+        folder = hub / f"models--{name.replace('/', '--')}"
+        if not any(folder.glob("snapshots/*/config.json")):
+            raise Unusable(f"the model {name} is not in {folder}", f"correct hf_home, or {FETCH}")
+    for path in _nemo_files(nemo):
+        if not path.is_file():
+            raise Unusable(f"NeMo's model is not at {path}", f"correct nemo_cache, or {FETCH}")
+    for folder in torch:
+        path = folder / "hub" / "checkpoints" / SEPARATOR
+        if raw.get("stemming") and not path.is_file():
+            raise Unusable(f"demucs's model is not at {path}", f"correct torch_home, or {FETCH}")
+
+
+def _nemo_files(cache: Path) -> Iterator[Path]:
+    """Where the installed NeMo looks for its models, in folders named after a digest of what its code says of them
+    (core/classes/common.py, _get_ngc_pretrained_model_info). The code is read and not imported, which takes long."""
+    found = importlib.util.find_spec("nemo")
+    for folder in found.submodule_search_locations or () if found else ():
+        for name, file in NEMO.items():
+            code = (Path(folder) / "collections" / "asr" / "models" / file).read_text(encoding="utf-8")
+            for call in ast.walk(ast.parse(code)):
+                if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "PretrainedModelInfo":
+                    said = {word.arg: getattr(word.value, "value", "") for word in call.keywords}
+                    if said.get("pretrained_model_name") == name:
+                        digest = hashlib.md5(f"{said['location']}{said['description']}".encode())  # noqa: S324
+                        stored = said["location"].rpartition("/")[2]
+                        yield cache / stored[: -len(".nemo")] / digest.hexdigest() / stored
 
 
 def _repository(raw: Mapping[str, Any]) -> Path:
     named = raw.get("repository") or os.environ.get(VARIABLE)
     if not named:
         raise Unusable("whisper-diarization is a repository, and nobody said where its clone is", CLONE)
-    folder = Path(str(named)).absolute()
+    folder = _whole(named)
     if not (folder / SCRIPT).is_file():
         raise Unusable(f"there is no {SCRIPT} in {folder}", CLONE)
     if not (folder / "diarization").is_dir():
         raise Unusable(f"the clone {folder} is older than July 2025, and fetches its settings", "git pull in it")
+    return folder
+
+
+def _whole(named: Any) -> Path:
+    folder = Path(str(named))
+    if not folder.is_absolute():  # a worker stands elsewhere than its user
+        raise Unusable(f"{folder} is not a whole path, from / on", "name the folder so: pwd tells where you stand")
     return folder
 
 
@@ -219,17 +299,22 @@ class Started(Session):
             folder = Path(name)
             programs.write_wav(samples, folder / "audio.wav")
             words = _arguments(self._options, self._raw, str(folder / "audio.wav"), self._model)
-            # Python starts a worker with PYTHONSAFEPATH, with which the script would not find its other files.
-            extra = {**_caches(self._raw), "PYTHONSAFEPATH": ""}
+            # Python starts a worker with PYTHONSAFEPATH, with which the script would not find its other files; and it
+            # starts demucs as `python`, which has to be this one.
+            beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+            extra = {**_caches(self._raw), "PYTHONSAFEPATH": "", "PATH": beside}
             try:
                 told = programs.run([*self._program, *words, "--device", self.device], folder, extra)
                 written = programs.read(folder / "audio.srt", told)
             except Failed as error:
+                if NO_SPEECH in str(error):
+                    raise Failed(f"NeMo heard no speech where faster-whisper heard words: {NO_SPEECH}") from error
                 if SILENT not in str(error):
                     raise
                 told = written = ""
         if NOT_SEPARATED in told:
-            raise Failed(f"demucs did not separate the voices: {programs.last_lines(told)}")
+            before = told[: told.index(NOT_SEPARATED)]
+            raise Failed(f"demucs did not separate the voices: {programs.last_lines(before)}")
         found = UNPUNCTUATED.search(told)
         if asked not in (None, "auto"):
             yield Language(str(asked))
