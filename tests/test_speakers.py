@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import random
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,6 +123,24 @@ def test_what_can_be_asked_for() -> None:
 
 
 # ---------------------------------------------------------------------- the encoder
+
+
+def test_a_worker_s_numpy_has_one_thread() -> None:
+    """Several workers whose products had several threads took six times as long. It counts when NumPy is loaded."""
+    code = (
+        "import os, sys, kuulo.worker\n"
+        "from kuulo import engines, wire\n"
+        "engine = engines.module('resemblyzer')\n"
+        "assert 'numpy' not in sys.modules\n"
+        "engine.load(wire.Task('diarize', 'resemblyzer', 'its own', None, {}, {}))\n"
+        "import threadpoolctl\n"
+        "print([one['num_threads'] for one in threadpoolctl.threadpool_info() if one['internal_api'] == 'openblas'])\n"
+    )
+    pytest.importorskip("threadpoolctl")
+    environ = {**os.environ, "OPENBLAS_NUM_THREADS": "2", "PYTHONPATH": str(HERE.parent / "src")}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)) == {1}
 
 
 def test_the_encoder_is_that_of_pytorch() -> None:

@@ -11,6 +11,7 @@ Parses on Python 3.9; imports numpy and scipy inside functions.
 from __future__ import annotations
 
 import hashlib
+import os
 import zipfile
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
@@ -105,6 +106,9 @@ def load(task: Task) -> DiarizeSession:
     if not isinstance(threshold, (int, float)) or not 0 <= threshold < 2:
         raise Unusable("threshold is a cosine distance, from 0 to 2", f"its default is {THRESHOLD}")
     least, most = task.options.get("speakers") or (1, 99)
+    # The encoder multiplies small matrices, where OpenBLAS's threads mostly wait for each other, and with several
+    # workers took six times as long as one. It is read when NumPy is loaded: a worker has not yet.
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
     detector = silero.load(Task("detect-speech", silero.SPEC.name, "its own", None, {}, dict(DETECTION)))
     return DiarizeSession(detector, Encoder(), int(least), int(most), float(threshold))
 
