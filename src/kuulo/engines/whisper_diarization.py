@@ -43,7 +43,7 @@ SPEC = EngineSpec(
     name="whisper-diarization",
     summary="faster-whisper, an aligner, punctuation and NeMo's speakers, as a program: sentences with speakers.",
     url="https://github.com/MahmoudAshraf97/whisper-diarization",
-    licence="BSD-2-Clause",
+    licence="BSD-2-Clause; its aligner CC-BY-NC-4.0",
     package="nemo-toolkit",
     module="nemo",
     install="'nemo_toolkit[asr]>=2.3,<3' 'faster-whisper>=1.1' nltk "
