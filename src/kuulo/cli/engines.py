@@ -312,6 +312,8 @@ def _installed(name: str) -> Environment:
 
 
 def _version(environment: Environment) -> str:
+    from packaging.utils import canonicalize_name
+
     from kuulo import engines as table
 
-    return environment.packages.get(table.spec(environment.engine).package, "")
+    return environment.packages.get(canonicalize_name(table.spec(environment.engine).package), "")
