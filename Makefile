@@ -16,6 +16,8 @@ KEEP ?= .cache
 # Extra arguments: make test PYTEST='-k formats', make bench BENCH='--quick startup'
 PYTEST ?=
 BENCH ?=
+# A folder of engines' environments, for `make test`: tests of engines that are not beside Kuulo run in them.
+ENVIRONMENTS ?=
 
 bin := $(VENV)/bin
 pip := $(bin)/python -m pip --quiet --disable-pip-version-check install
@@ -57,7 +59,8 @@ test: dev ## install what the tests need, then run them without a network
 	@tools/rootfs.sh $(VENV)/rootfs.tar || echo "Going on: tests that need a Debian for images are skipped." >&2
 	@[ -e $(VENV)/.kuulo-$(llama) ] || { $(call built_llama) && touch $(VENV)/.kuulo-$(llama); } \
 		|| echo "Going on: tests that need llama.cpp are skipped." >&2
-	@$(bin)/python tools/no_network.py $(bin)/python -m pytest -n 2 --dist loadfile $(PYTEST)
+	@KUULO_TEST_ENVIRONMENTS='$(ENVIRONMENTS)' $(bin)/python tools/no_network.py $(bin)/python -m pytest -n 2 \
+		--dist loadfile $(PYTEST)
 
 lint: dev ## ruff and mypy
 	@$(bin)/ruff check .

@@ -68,7 +68,9 @@ def test_a_lock_is_of_its_recipe_and_has_digests_alone(name: str, variant_name: 
     for entry in entries:
         assert re.match(r"[a-z0-9._-]+==\S+( ;[^\\\n]+)? \\\n( +--hash=sha256:[0-9a-f]{64}( \\)?\n)+", entry), entry
     assert "://" not in text, "a lock says nothing of where it was made"
-    assert ("+cpu" in text) == ("+cpu" in variant.wanted.read_text(encoding="utf-8")), "PyTorch's build is the one meant"
+    assert ("+cpu" in text) == ("+cpu" in variant.wanted.read_text(encoding="utf-8")), (
+        "PyTorch's build is the one meant"
+    )
 
 
 @pytest.mark.parametrize("name", recipe.names())

@@ -1,23 +1,45 @@
-"""What a run really does, seen from outside: no connection, nothing changed outside the output folder and scratch."""
+"""What a run really does, seen from outside: no connection, nothing changed outside the output folder and scratch.
+
+Engines that are not beside Kuulo are traced in environments of their own where there are any, gigabytes each:
+
+KUULO_ENVIRONMENTS=/tmp/e kuulo engines install pyannote --unchecked
+make test PYTEST=tests/test_traces.py ENVIRONMENTS=/tmp/e
+
+whisper-diarization also needs $KUULO_TEST_WHISPER_DIARIZATION, a folder with its clone in `repository` and its models
+in `hf` and `nemo` (docs/engines/whisper-diarization.md).
+"""
 
 from __future__ import annotations
 
+import compileall
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-import speaker_models
+import kuulo
 from kuulo import caches, engines
+from kuulo.environments.installed import VARIABLE, Environments
 from models_fixture import Miniature
 
+FOLDERS = filter(None, [os.environ.get("KUULO_TEST_ENVIRONMENTS"), str(Path(sys.prefix, "environments"))])
+ENVIRONMENTS = Environments(tuple(map(Path, FOLDERS)))
+
 MODELS = {"faster-whisper": "ct2", "whisper-cpp": "ggml", "openai-whisper": "pt", "transformers": "hf"}
-MODELS |= {"sherpa-onnx": "onnx"}
+MODELS |= {"sherpa-onnx": "onnx", "whisperx": "ct2", "insanely-fast-whisper": "hf", "whisper-diarization": "ct2"}
+WITHOUT = {"insanely-fast-whisper": {"--beam-size"}, "whisper-diarization": {"--beam-size", "--word-times"}}
+"""Options that an engine refuses."""
+PIPELINES = {
+    "sherpa-speakers": "sherpa_folder(folder)", "pyannote": "pyannote_folder(folder)", "nemo": "sortformer(folder)",
+}  # fmt: skip
+"""What makes the models that tell speakers apart, in speaker_models.py."""
 
 MAKES = {
     "chmod", "chown", "creat", "fchmod", "fchmodat", "fchmodat2", "fchown", "fchownat", "fsetxattr", "ftruncate",
@@ -95,11 +117,18 @@ def calls(log: Path) -> list[Call]:
 Traced = Callable[..., list[Call]]
 
 
+@pytest.fixture(scope="session")
+def compiled() -> None:
+    """Kuulo's own modules are compiled, as by pip, so that no run has to."""
+    compileall.compile_dir(str(Path(kuulo.__file__).parent), quiet=2)
+
+
 @pytest.fixture
 def traced(
     kuulo_command: list[str],
     kuulo_environment: dict[str, str],
     needs_program: Callable[[str], str],
+    compiled: None,
     tmp_path: Path,
 ) -> Traced:
     """Runs the command line under strace, in a home and with every variable of the table of caches leading to `traps`,
@@ -113,7 +142,8 @@ def traced(
         leading -= {*kuulo_environment, *caches.TEMPORARY}
         ours = caches.OFFLINE.keys()  # what Kuulo has to set is not set for it
         environment = {name: value for name, value in kuulo_environment.items() if name not in ours}
-        environment |= {name: str(traps / name) for name in leading} | {"PYTHONDONTWRITEBYTECODE": "1"}
+        environment |= {name: str(traps / name) for name in leading}
+        environment |= {VARIABLE: os.pathsep.join(map(str, ENVIRONMENTS.folders))}
         environment |= dict.fromkeys(caches.SECRETS, "secret-of-the-user")
         names = ",".join(sorted("?" + name for name in MAKES | OPENS | SENDS))
         trace = [strace, "-f", "--seccomp-bpf", "-qq", "-y", "-s", "4096", "-o", str(log), "-e", f"trace={names}", "--"]
@@ -145,9 +175,54 @@ def outside(made: Iterable[Call]) -> list[Call]:
     return [call for call in reaching if "htons(0)" not in call.arguments]
 
 
-def needs_engine(name: str) -> None:
+def needs_engine(name: str) -> Path | None:
+    """The Python of the engine's environment where it has one; skips the test where the engine is nowhere."""
+    if found := ENVIRONMENTS.find(name):
+        return found.interpreter
     if not engines.installed(engines.spec(name)):
-        pytest.skip(f"{name} is not installed here")
+        pytest.skip(f"{name} is neither beside Kuulo nor in $KUULO_TEST_ENVIRONMENTS")
+    return None
+
+
+def made_by(interpreter: Path | None, code: str, folder: Path) -> Path:
+    """Has Python, an environment's where there is one, make something in `folder` with the tests' modules."""
+    python, here = str(interpreter or sys.executable), Path(__file__).parent
+    paths = os.pathsep.join([str(here), str(Path(kuulo.__file__).parents[1])])
+    whole = f"import sys; from pathlib import Path; folder = Path(sys.argv[1]); {code}"
+    environment = {**os.environ, "PYTHONPATH": paths, "HOME": str(folder.parent), "PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run([python, "-c", whole, str(folder)], env=environment, check=True)
+    return folder
+
+
+ON_CPU = """\
+import sys
+if any(word.endswith("insanely-fast-whisper") for word in sys.orig_argv):
+    import torch
+    from transformers import pipelines
+    made = pipelines.pipeline
+    pipelines.pipeline = lambda *a, **kw: made(*a, **{**kw, "device": "cpu", "torch_dtype": torch.float32})
+else:
+    import torch
+    torch.cuda.is_available = lambda: True
+"""
+"""For a program that asks for a GPU, whatever there is: each Python of its environment runs this when it starts. All
+but the device stays the program's own."""
+
+
+@contextmanager
+def without_gpu(interpreter: Path | None) -> Iterator[None]:
+    """insanely-fast-whisper goes on as if there were a GPU, and computes on the CPU."""
+    if interpreter is None:
+        pytest.skip("insanely-fast-whisper without a GPU needs an environment that may be changed")
+    (packages,) = interpreter.parents[1].glob("lib/python3*/site-packages")
+    begun = [packages / "kuulo_on_cpu.py", packages / "kuulo_on_cpu.pth"]
+    try:
+        begun[0].write_text(ON_CPU)
+        begun[1].write_text("import kuulo_on_cpu\n")
+        yield
+    finally:
+        for path in begun:
+            path.unlink(missing_ok=True)
 
 
 def marked(names: Iterable[str]) -> list[object]:
@@ -158,13 +233,27 @@ def marked(names: Iterable[str]) -> list[object]:
 def test_a_run_stays_on_the_machine_and_in_its_folders(
     engine: str, miniature: Miniature, traced: Traced, tmp_path: Path
 ) -> None:
-    needs_engine(engine)
+    interpreter = needs_engine(engine)
     out = tmp_path / "out $(touch x) 'ä'"
-    command = ["transcribe", miniature.clip("three_children").path, "-e", engine, "--word-times"]
-    command += ["-o", out, "-f", "all", "--speech-detection"]
+    command = ["transcribe", miniature.clip("three_children").path, "-e", engine, "-o", out, "-f", "all"]
+    command.append("--speech-detection")
     if engine in MODELS:
-        command += ["-m", miniature.path(MODELS[engine]), "--beam-size", "1"]
-    made = traced(*command, written=out)
+        command += ["-m", miniature.path(MODELS[engine])]
+    if engine in MODELS and "--beam-size" not in WITHOUT.get(engine, ()):
+        command += ["--beam-size", "1"]
+    if "--word-times" not in WITHOUT.get(engine, ()):
+        command.append("--word-times")
+    if engine == "whisperx":
+        made_by(interpreter, "import aligners; aligners.both(folder)", made_at := tmp_path / "aligners")
+        command += ["--engine-option", f"align_model={made_at}/wav2vec2"]
+        command += ["--engine-option", f"nltk_data={made_at}/nltk"]
+    if engine == "whisper-diarization":
+        if not (folder := os.environ.get("KUULO_TEST_WHISPER_DIARIZATION", "")):
+            pytest.skip("needs whisper-diarization's clone and models in $KUULO_TEST_WHISPER_DIARIZATION")
+        places = {"repository": "repository", "hf_home": "hf", "nemo_cache": "nemo"}
+        command += [word for name, at in places.items() for word in ("--engine-option", f"{name}={folder}/{at}")]
+    with without_gpu(interpreter) if engine == "insanely-fast-whisper" else nullcontext():
+        made = traced(*command, written=out)
     if engine in MODELS:
         read = {path for call in made if call.name in OPENS and not call.failed for path in call.paths()}
         assert any(path.startswith(str(miniature.path(MODELS[engine]))) for path in read), "the trace sees the worker"
@@ -174,15 +263,31 @@ def test_a_run_stays_on_the_machine_and_in_its_folders(
 def test_so_does_one_that_tells_speakers_apart(
     engine: str, miniature: Miniature, traced: Traced, tmp_path: Path
 ) -> None:
-    needs_engine(engine)
+    interpreter = needs_engine(engine)
     command = ["transcribe", miniature.clip("three_children").path, "-o", tmp_path / "out", "--speech-detection"]
     command += ["-m", miniature.path("ct2"), "--speaker-engine", engine]
-    if engine == "sherpa-speakers":
-        command += ["--speaker-model", speaker_models.sherpa_folder(tmp_path / "pipeline")]
+    if engine in PIPELINES:
+        code = f"import speaker_models; speaker_models.{PIPELINES[engine]}"
+        command += ["--speaker-model", made_by(interpreter, code, tmp_path / "pipeline.nemo")]
     if engine == "channels":
         command[1] = Path(__file__).parent / "audio" / "stereo_diarization.flac"
     made = traced(*command, "--speakers", "channels" if engine == "channels" else "auto", written=tmp_path / "out")
     assert any("silero" in path for call in made for path in call.paths()), "speech was looked for"
+    if engine in PIPELINES:
+        read = {path for call in made if call.name in OPENS and not call.failed for path in call.paths()}
+        assert any(path.startswith(str(tmp_path / "pipeline.nemo")) for path in read), "the trace sees the worker"
+
+
+@pytest.mark.parametrize("engine", marked(["llama-cpp", "transformers-chat"]))
+def test_so_does_a_language_model(engine: str, traced: Traced, tmp_path: Path) -> None:
+    """It answers in a server that is there for one question and listens to a file, not to a port."""
+    needs_engine("transformers" if engine == "transformers-chat" else engine)
+    models = {"llama-cpp": Path(kuulo.__file__).parent / "llm" / "tiny.gguf"}
+    model = models.get(engine, Path(__file__).parent / "llm" / "tiny")
+    made = traced("ask", "-e", engine, "-m", model, "What is it?", written=tmp_path / "nothing")
+    assert [call for call in made if call.name == "connect" and "sun_path" in call.arguments], "a server was asked"
+    read = {path for call in made if call.name in OPENS and not call.failed for path in call.paths()}
+    assert any(path.startswith(str(model)) for path in read), "the trace sees it"
 
 
 def test_what_a_trace_is_read_for_is_found(needs_program: Callable[[str], str], tmp_path: Path) -> None:

@@ -1,18 +1,18 @@
 """whisperX: what it says as ours, and, where it is installed, the miniature through it with and without alignment.
 
-The alignment model is made here: a Wav2Vec2ForCTC of random weights, so that its times mean nothing and the path is
-all that is tested; the words are those of the miniature. NLTK's data is made by hand, in the form of punkt_tab.
+The alignment model has random weights (aligners.py), so that its times mean nothing and the path is all that is
+tested; the words are those of the miniature.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import aligners
 from kuulo import engines
 from kuulo.engines import whisperx
 from kuulo.engines.base import Language, Progress, Unusable
@@ -99,39 +99,13 @@ def test_a_model_without_a_file_is_not_looked_for_on_the_network(
 
 @pytest.fixture(scope="module")
 def aligner(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small Wav2Vec2ForCTC for letters, of random weights, as a Hugging Face folder."""
     pytest.importorskip("whisperx")
-    torch = pytest.importorskip("torch")
-    from transformers import (
-        Wav2Vec2Config,
-        Wav2Vec2CTCTokenizer,
-        Wav2Vec2FeatureExtractor,
-        Wav2Vec2ForCTC,
-        Wav2Vec2Processor,
-    )
-
-    folder = tmp_path_factory.mktemp("wav2vec2")
-    letters = ["<pad>", "<s>", "</s>", "<unk>", "|", *"abcdefghijklmnopqrstuvwxyzäö'"]
-    (folder / "vocab.json").write_text(json.dumps({letter: n for n, letter in enumerate(letters)}))
-    tokenizer = Wav2Vec2CTCTokenizer(str(folder / "vocab.json"), do_lower_case=True)
-    Wav2Vec2Processor(Wav2Vec2FeatureExtractor(), tokenizer).save_pretrained(folder)
-    torch.manual_seed(0)
-    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    convolutions = {"conv_dim": (16,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
-    Wav2Vec2ForCTC(Wav2Vec2Config(vocab_size=len(letters), **shape, **convolutions)).save_pretrained(folder)
-    return folder
+    return aligners.wav2vec2(tmp_path_factory.mktemp("wav2vec2"))
 
 
 @pytest.fixture(scope="module")
 def punkt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """NLTK's punkt_tab for English and Finnish, with nothing learnt."""
-    folder = tmp_path_factory.mktemp("nltk")
-    for language in ("english", "finnish"):
-        made = folder / "tokenizers" / "punkt_tab" / language
-        made.mkdir(parents=True)
-        for name in ("collocations.tab", "sent_starters.txt", "abbrev_types.txt", "ortho_context.tab"):
-            (made / name).write_text("")
-    return folder
+    return aligners.punkt(tmp_path_factory.mktemp("nltk"))
 
 
 @pytest.mark.filterwarnings("ignore")
