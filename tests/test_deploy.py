@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from conftest import ROOT, Kuulo
-from kuulo import access, miniature, site, site_check, site_init
+from kuulo import access, engines, miniature, site, site_check, site_init
 from kuulo.deploy import commands, making, module, proving, tree, versions
 from kuulo.deploy.base import Deployment
 from kuulo.deploy.tree import Difference, Entry
@@ -478,6 +478,19 @@ def test_wrappers_of_containers_are_told_the_image_and_its_flags(tmp_path: Path)
     assert told["SING_IMAGE"] == "/i/fw/image.sif"
     assert told["SING_FLAGS"] == "--nv --bind /appl/models:/appl/models:ro"
     assert module.containers(dataclasses.replace(made, environments={})) == {}
+
+
+def test_a_module_tells_the_versions_of_engines_in_environments(tmp_path: Path) -> None:
+    packages = {"pywhispercpp": "1.5.1", "pyannote-audio": "4.0.7"}
+    made = dataclasses.replace(
+        deployed(tmp_path, ""),
+        engines=tuple(engines.spec(name) for name in ("whisper-cpp", "pyannote", "whisperx")),
+        environments={
+            name: Environment(name, Path("/e"), "any", "", "", packages)
+            for name in ("whisper-cpp", "pyannote", "whisperx", "nobody's")
+        },
+    )
+    assert module.engine_versions(made) == {"whisper-cpp": "1.5.1", "pyannote": "4.0.7"}
 
 
 # Trees and versions.

@@ -183,6 +183,15 @@ def fake(home: Path, build: str = "abc") -> Environment:
     return made
 
 
+def test_a_version_is_found_by_any_spelling_of_a_package() -> None:
+    """Engines call theirs nemo_toolkit and pyannote.audio; an environment's list has the canonical names."""
+    found = Environment("x", Path("/x"), "any", "", "", {"nemo-toolkit": "3.0.0", "pyannote-audio": "4.0.7"})
+    assert [found.version(name) for name in ("nemo_toolkit", "pyannote.audio", "Pyannote-Audio")] == [
+        "3.0.0", "4.0.7", "4.0.7",
+    ]  # fmt: skip
+    assert found.version("pyannote") is None
+
+
 def test_an_environment_is_found_by_its_state_alone(tmp_path: Path) -> None:
     found = Environments((tmp_path / "mine", tmp_path / "site"))
     assert found.find("whisper-cpp") is None and found.all() == ({}, {})

@@ -81,8 +81,6 @@ def _where(row: dict[str, Any]) -> str:
 
 
 def _rows(environments: Mapping[str, Environment], broken: Container[str]) -> list[dict[str, Any]]:
-    from packaging.utils import canonicalize_name
-
     from kuulo import engines as table
     from kuulo.environments import recipe
 
@@ -91,7 +89,7 @@ def _rows(environments: Mapping[str, Environment], broken: Container[str]) -> li
     for spec in every.values():
         version, environment = None, environments.get(spec.environment or spec.name)
         if environment:
-            version = environment.packages.get(canonicalize_name(spec.package), "unknown")
+            version = environment.version(spec.package) or "unknown"
         elif spec.name not in broken and table.installed(spec):
             try:
                 version = importlib.metadata.version(spec.package)
@@ -312,8 +310,6 @@ def _installed(name: str) -> Environment:
 
 
 def _version(environment: Environment) -> str:
-    from packaging.utils import canonicalize_name
-
     from kuulo import engines as table
 
-    return environment.packages.get(canonicalize_name(table.spec(environment.engine).package), "")
+    return environment.version(table.spec(environment.engine).package) or ""

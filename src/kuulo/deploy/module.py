@@ -207,9 +207,9 @@ def engine_versions(deployment: Deployment) -> dict[str, str]:
     """Engine -> its version, of the engines in environments of their own."""
     specs = {spec.name: spec for spec in deployment.engines}
     return {
-        name: environment.packages[specs[name].package]
+        name: version
         for name, environment in deployment.environments.items()
-        if name in specs and specs[name].package in environment.packages
+        if name in specs and (version := environment.version(specs[name].package))
     }
 
 

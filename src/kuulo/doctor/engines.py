@@ -7,8 +7,6 @@ import importlib.metadata
 from collections.abc import Iterator
 from pathlib import Path
 
-from packaging.utils import canonicalize_name
-
 from kuulo import access, engines
 from kuulo.doctor.asking import ask
 from kuulo.doctor.finding import OK, PROBLEM, UNKNOWN, Finding, Looking
@@ -91,7 +89,7 @@ def _image(path: Path, spec: EngineSpec, where: str) -> Finding:
 
 def _version(spec: EngineSpec, environment: Environment | None = None) -> str:
     if environment:
-        return environment.packages.get(canonicalize_name(spec.package), "version unknown")
+        return environment.version(spec.package) or "version unknown"
     try:
         return importlib.metadata.version(spec.package)
     except importlib.metadata.PackageNotFoundError:

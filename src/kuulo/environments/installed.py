@@ -65,6 +65,12 @@ class Environment:
     def interpreter(self) -> Path:
         return self.folder / "bin" / "python"
 
+    def version(self, package: str) -> str | None:
+        """Of one of its packages, by any spelling of the name; `packages` has the canonical one."""
+        from packaging.utils import canonicalize_name
+
+        return self.packages.get(canonicalize_name(package))
+
     def program(self, name: str) -> Path:
         """A program of the environment; raises EngineMissing when it has none of that name."""
         path = self.folder / "bin" / name

@@ -278,10 +278,8 @@ def _short_folder() -> Path:
 
 def version(plan: ChatPlan) -> str:
     """The engine's version: that of its package, in its environment or here; empty where only a program was found."""
-    from packaging.utils import canonicalize_name
-
     if plan.environment:
-        return plan.environment.packages.get(canonicalize_name(plan.spec.package), "")
+        return plan.environment.version(plan.spec.package) or ""
     try:
         return importlib.metadata.version(plan.spec.package)
     except importlib.metadata.PackageNotFoundError:
