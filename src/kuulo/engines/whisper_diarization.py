@@ -229,17 +229,17 @@ def _look_for_models(raw: Mapping[str, Any], language: Any) -> None:
     for key in ("hf_home", "nemo_cache", *(["torch_home"] if raw.get("stemming") else [])):
         if not raw.get(key):
             raise Unusable(f"whisper-diarization has more models, and nobody said where: --engine-option {key}=", FETCH)
-    hub, nemo, *torch = (_whole(folder) for folder in _caches(raw).values())
+    places = {variable: _whole(folder) for variable, folder in _caches(raw).items()}
     for name in (ALIGNER, *([PUNCTUATION] if language in (None, "auto", *PUNCTUATED) else [])):
-        folder = hub / f"models--{name.replace('/', '--')}"
+        folder = places["HF_HUB_CACHE"] / f"models--{name.replace('/', '--')}"
         if not any(folder.glob("snapshots/*/config.json")):
             raise Unusable(f"the model {name} is not in {folder}", f"correct hf_home, or {FETCH}")
-    for path in _nemo_files(nemo):
+    for path in _nemo_files(places["NEMO_CACHE_DIR"]):
         if not path.is_file():
             raise Unusable(f"NeMo's model is not at {path}", f"correct nemo_cache, or {FETCH}")
-    for folder in torch:
-        path = folder / "hub" / "checkpoints" / SEPARATOR
-        if raw.get("stemming") and not path.is_file():
+    if raw.get("stemming"):
+        path = places["TORCH_HOME"] / "hub" / "checkpoints" / SEPARATOR
+        if not path.is_file():
             raise Unusable(f"demucs's model is not at {path}", f"correct torch_home, or {FETCH}")
 
 
