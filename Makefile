@@ -16,7 +16,7 @@ KEEP ?= .cache
 # Extra arguments: make test PYTEST='-k formats', make bench BENCH='--quick startup'
 PYTEST ?=
 BENCH ?=
-# A folder of engines' environments, for `make test`: tests of engines that are not beside Kuulo run in them.
+# A folder of engines' environments, for `make test`: tests/test_traces.py traces those that are not beside Kuulo there.
 ENVIRONMENTS ?=
 
 bin := $(VENV)/bin

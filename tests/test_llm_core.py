@@ -27,7 +27,7 @@ import llm_standin
 from conftest import ROOT, Kuulo
 from kuulo import engines
 from kuulo.environments import health
-from kuulo.environments.installed import Environment, Environments
+from kuulo.environments.installed import Environment
 from kuulo.errors import CannotRun, EngineMissing, ModelMissing, OptionRefused, UsageError
 from kuulo.llm import facts, memory, options, plan, provenance, schema, server, tiny
 from kuulo.llm.client import (
@@ -46,6 +46,7 @@ from kuulo.llm.memory import Shape
 from kuulo.machine import Machine
 from kuulo.plan import Facts, Model
 from kuulo.site import Settings, Site
+from own_environments import ENVIRONMENTS, IN_ENVIRONMENTS
 
 # httpcore2 leaves a Unix socket to the garbage collector when nobody listens there.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket.socket")
@@ -775,9 +776,6 @@ def test_provenance_says_what_an_answer_was_made_with(gguf: Path, with_program: 
 
 TINY = ROOT / "tests" / "llm"
 ASKED: dict[str, str] = json.loads((TINY / "tiny.json").read_text(encoding="utf-8"))
-BUILT = Path(os.environ.get("KUULO_TEST_ENVIRONMENTS") or Path(sys.prefix, "environments"))
-"""Environments that `make dev` made beforehand: llama.cpp is built from source, for minutes."""
-
 STORY = [{"role": "user", "content": "Tell me a story."}]
 SCHEMA = {
     "type": "object",
@@ -788,9 +786,9 @@ SCHEMA = {
 
 
 def llama_cpp() -> Environment:
-    found = Environments((BUILT,)).find("llama-cpp")
+    found = ENVIRONMENTS.find("llama-cpp")
     if found is None:
-        pytest.skip(f"needs the environment of llama-cpp, which `make dev` makes: {BUILT}")
+        pytest.skip(f"needs the environment of llama-cpp, which `make test` makes: {ENVIRONMENTS.folders}")
     return found
 
 
@@ -918,7 +916,7 @@ def test_the_check_of_an_installation_has_it_compute(tmp_path: Path, monkeypatch
 @pytest.mark.engine("llama-cpp")
 def test_selftest_asks_the_real_one(kuulo: Kuulo) -> None:
     llama_cpp()
-    done = kuulo("selftest", "-e", "llama-cpp", "--json", env={"KUULO_ENVIRONMENTS": str(BUILT)})
+    done = kuulo("selftest", "-e", "llama-cpp", "--json", env=IN_ENVIRONMENTS)
     assert done.returncode == 0, done.stdout + done.stderr
     (one,) = json.loads(done.stdout)["nodes"][0]["outcomes"]
     assert one["stages"][1] == {**one["stages"][1], "name": "answers", "found": "29 of 29 words of 3 answers"}

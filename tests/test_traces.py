@@ -17,7 +17,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +26,8 @@ import pytest
 
 import kuulo
 from kuulo import caches, engines
-from kuulo.environments.installed import VARIABLE, Environments
 from models_fixture import Miniature
-
-FOLDERS = filter(None, [os.environ.get("KUULO_TEST_ENVIRONMENTS"), str(Path(sys.prefix, "environments"))])
-ENVIRONMENTS = Environments(tuple(map(Path, FOLDERS)))
+from own_environments import ENVIRONMENTS, IN_ENVIRONMENTS
 
 MODELS = {"faster-whisper": "ct2", "whisper-cpp": "ggml", "openai-whisper": "pt", "transformers": "hf"}
 MODELS |= {"sherpa-onnx": "onnx", "whisperx": "ct2", "insanely-fast-whisper": "hf", "whisper-diarization": "ct2"}
@@ -40,6 +37,10 @@ PIPELINES = {
     "sherpa-speakers": "sherpa_folder(folder)", "pyannote": "pyannote_folder(folder)", "nemo": "sortformer(folder)",
 }  # fmt: skip
 """What makes the models that tell speakers apart, in speaker_models.py."""
+CHAT = {
+    "llama-cpp": Path(kuulo.__file__).parent / "llm" / "tiny.gguf",
+    "transformers-chat": Path(__file__).parent / "llm" / "tiny",
+}
 
 MAKES = {
     "chmod", "chown", "creat", "fchmod", "fchmodat", "fchmodat2", "fchown", "fchownat", "fsetxattr", "ftruncate",
@@ -142,8 +143,7 @@ def traced(
         leading -= {*kuulo_environment, *caches.TEMPORARY}
         ours = caches.OFFLINE.keys()  # what Kuulo has to set is not set for it
         environment = {name: value for name, value in kuulo_environment.items() if name not in ours}
-        environment |= {name: str(traps / name) for name in leading}
-        environment |= {VARIABLE: os.pathsep.join(map(str, ENVIRONMENTS.folders))}
+        environment |= {name: str(traps / name) for name in leading} | IN_ENVIRONMENTS
         environment |= dict.fromkeys(caches.SECRETS, "secret-of-the-user")
         names = ",".join(sorted("?" + name for name in MAKES | OPENS | SENDS))
         trace = [strace, "-f", "--seccomp-bpf", "-qq", "-y", "-s", "4096", "-o", str(log), "-e", f"trace={names}", "--"]
@@ -175,6 +175,12 @@ def outside(made: Iterable[Call]) -> list[Call]:
     return [call for call in reaching if "htons(0)" not in call.arguments]
 
 
+def opened(made: Iterable[Call], model: Path) -> bool:
+    """Whether the model, or something in its folder, was opened."""
+    paths = (path for call in made if call.name in OPENS and not call.failed for path in call.paths())
+    return any(path.startswith(str(model)) for path in paths)
+
+
 def needs_engine(name: str) -> Path | None:
     """The Python of the engine's environment where it has one; skips the test where the engine is nowhere."""
     if found := ENVIRONMENTS.find(name):
@@ -184,14 +190,13 @@ def needs_engine(name: str) -> Path | None:
     return None
 
 
-def made_by(interpreter: Path | None, code: str, folder: Path) -> Path:
+def made_by(interpreter: Path | None, code: str, folder: Path) -> None:
     """Has Python, an environment's where there is one, make something in `folder` with the tests' modules."""
     python, here = str(interpreter or sys.executable), Path(__file__).parent
     paths = os.pathsep.join([str(here), str(Path(kuulo.__file__).parents[1])])
     whole = f"import sys; from pathlib import Path; folder = Path(sys.argv[1]); {code}"
     environment = {**os.environ, "PYTHONPATH": paths, "HOME": str(folder.parent), "PYTHONDONTWRITEBYTECODE": "1"}
     subprocess.run([python, "-c", whole, str(folder)], env=environment, check=True)
-    return folder
 
 
 ON_CPU = """\
@@ -225,6 +230,10 @@ def without_gpu(interpreter: Path | None) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
+def given(raw: Mapping[str, str]) -> list[str]:
+    return [word for name, value in raw.items() for word in ("--engine-option", f"{name}={value}")]
+
+
 def marked(names: Iterable[str]) -> list[object]:
     return [pytest.param(name, marks=pytest.mark.engine(name)) for name in names]
 
@@ -235,28 +244,22 @@ def test_a_run_stays_on_the_machine_and_in_its_folders(
 ) -> None:
     interpreter = needs_engine(engine)
     out = tmp_path / "out $(touch x) 'ä'"
-    command = ["transcribe", miniature.clip("three_children").path, "-e", engine, "-o", out, "-f", "all"]
-    command.append("--speech-detection")
+    options = [["--word-times"], ["--speech-detection"]]
     if engine in MODELS:
-        command += ["-m", miniature.path(MODELS[engine])]
-    if engine in MODELS and "--beam-size" not in WITHOUT.get(engine, ()):
-        command += ["--beam-size", "1"]
-    if "--word-times" not in WITHOUT.get(engine, ()):
-        command.append("--word-times")
+        options += [["-m", miniature.path(MODELS[engine])], ["--beam-size", "1"]]
+    command = ["transcribe", miniature.clip("three_children").path, "-e", engine, "-o", out, "-f", "all"]
+    command += [word for option in options if option[0] not in WITHOUT.get(engine, ()) for word in option]
     if engine == "whisperx":
-        made_by(interpreter, "import aligners; aligners.both(folder)", made_at := tmp_path / "aligners")
-        command += ["--engine-option", f"align_model={made_at}/wav2vec2"]
-        command += ["--engine-option", f"nltk_data={made_at}/nltk"]
+        folder = tmp_path / "aligners"
+        made_by(interpreter, "import aligners; aligners.both(folder)", folder)
+        command += given({"align_model": f"{folder}/wav2vec2", "nltk_data": f"{folder}/nltk"})
     if engine == "whisper-diarization":
-        if not (folder := os.environ.get("KUULO_TEST_WHISPER_DIARIZATION", "")):
+        if not (there := os.environ.get("KUULO_TEST_WHISPER_DIARIZATION")):
             pytest.skip("needs whisper-diarization's clone and models in $KUULO_TEST_WHISPER_DIARIZATION")
-        places = {"repository": "repository", "hf_home": "hf", "nemo_cache": "nemo"}
-        command += [word for name, at in places.items() for word in ("--engine-option", f"{name}={folder}/{at}")]
+        command += given({"repository": f"{there}/repository", "hf_home": f"{there}/hf", "nemo_cache": f"{there}/nemo"})
     with without_gpu(interpreter) if engine == "insanely-fast-whisper" else nullcontext():
         made = traced(*command, written=out)
-    if engine in MODELS:
-        read = {path for call in made if call.name in OPENS and not call.failed for path in call.paths()}
-        assert any(path.startswith(str(miniature.path(MODELS[engine]))) for path in read), "the trace sees the worker"
+    assert engine not in MODELS or opened(made, miniature.path(MODELS[engine])), "the trace sees the worker"
 
 
 @pytest.mark.parametrize("engine", marked(spec.name for spec in engines.specs("diarize")))
@@ -266,28 +269,25 @@ def test_so_does_one_that_tells_speakers_apart(
     interpreter = needs_engine(engine)
     command = ["transcribe", miniature.clip("three_children").path, "-o", tmp_path / "out", "--speech-detection"]
     command += ["-m", miniature.path("ct2"), "--speaker-engine", engine]
+    pipeline = tmp_path / "pipeline.nemo"
     if engine in PIPELINES:
-        code = f"import speaker_models; speaker_models.{PIPELINES[engine]}"
-        command += ["--speaker-model", made_by(interpreter, code, tmp_path / "pipeline.nemo")]
+        made_by(interpreter, f"import speaker_models; speaker_models.{PIPELINES[engine]}", pipeline)
+        command += ["--speaker-model", pipeline]
     if engine == "channels":
         command[1] = Path(__file__).parent / "audio" / "stereo_diarization.flac"
     made = traced(*command, "--speakers", "channels" if engine == "channels" else "auto", written=tmp_path / "out")
     assert any("silero" in path for call in made for path in call.paths()), "speech was looked for"
-    if engine in PIPELINES:
-        read = {path for call in made if call.name in OPENS and not call.failed for path in call.paths()}
-        assert any(path.startswith(str(tmp_path / "pipeline.nemo")) for path in read), "the trace sees the worker"
+    assert engine not in PIPELINES or opened(made, pipeline), "the trace sees the worker"
 
 
-@pytest.mark.parametrize("engine", marked(["llama-cpp", "transformers-chat"]))
+@pytest.mark.parametrize("engine", marked(CHAT))
 def test_so_does_a_language_model(engine: str, traced: Traced, tmp_path: Path) -> None:
     """It answers in a server that is there for one question and listens to a file, not to a port."""
-    needs_engine("transformers" if engine == "transformers-chat" else engine)
-    models = {"llama-cpp": Path(kuulo.__file__).parent / "llm" / "tiny.gguf"}
-    model = models.get(engine, Path(__file__).parent / "llm" / "tiny")
+    needs_engine(engines.spec(engine).environment or engine)
+    model = CHAT[engine]
     made = traced("ask", "-e", engine, "-m", model, "What is it?", written=tmp_path / "nothing")
     assert [call for call in made if call.name == "connect" and "sun_path" in call.arguments], "a server was asked"
-    read = {path for call in made if call.name in OPENS and not call.failed for path in call.paths()}
-    assert any(path.startswith(str(model)) for path in read), "the trace sees it"
+    assert opened(made, model), "the trace sees it"
 
 
 def test_what_a_trace_is_read_for_is_found(needs_program: Callable[[str], str], tmp_path: Path) -> None:
