@@ -366,6 +366,29 @@ def test_why_a_recording_is_left(small: Batch, task_state: Any, scheduler: State
     assert found.why.startswith(why) and bool(found.why) == bool(why)
 
 
+def test_a_report_that_is_written_while_it_is_looked_for_is_not_there_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Folder(tmp_path / "k1")
+    assert job.report() is None, "nor is its folder"
+    job.path.mkdir()
+    read = Path.read_bytes
+
+    def late(path: Path) -> bytes:
+        try:
+            return read(path)
+        except FileNotFoundError:
+            path.write_text("{}")
+            raise
+
+    monkeypatch.setattr(Path, "read_bytes", late)
+    assert job.report() is None
+    assert job.report() == {}
+    (job.path / "report.json").write_text("{")
+    with pytest.raises(CannotRun, match="damaged"):
+        job.report()
+
+
 def test_the_end_of_a_job(tmp_path: Path, silence: Path, capsys: pytest.CaptureFixture[str]) -> None:
     job, batch = one_task(tmp_path, silence)
     batch = dataclasses.replace(batch, refused=(Refused("x.wav", "the file is empty"),))

@@ -112,10 +112,11 @@ class Folder:
         """What became of each recording; None as long as they are not counted."""
         try:
             return _json(self.path / REPORT)
-        except CannotRun:
-            if (self.path / REPORT).exists():
-                raise
-            return None
+        except CannotRun as error:
+            # Not whether it is there now: it may have been written meanwhile.
+            if isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
+                return None
+            raise
 
     def events(self, task: int) -> Iterator[dict[str, Any]]:
         """What a task has said, in order. A line that was cut short by a kill is left out."""
