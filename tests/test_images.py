@@ -12,13 +12,14 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from conftest import WEIRD_NAMES
-from kuulo import engines
+from kuulo import engines, runtimes
 from kuulo.cli import COMMANDS
 from kuulo.deploy import building, definition
 from kuulo.deploy.definition import COMMAND_LINE, Base
@@ -28,6 +29,8 @@ from kuulo.environments.sources import Sources
 from kuulo.errors import CannotRun, EngineMissing, UsageError
 from kuulo.runtimes import container, image_file, inside
 from kuulo.runtimes.container import Bind, Container
+from kuulo.wire import Task
+from kuulo.workers import Worker
 
 Kuulo = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -198,6 +201,25 @@ def test_what_apptainer_is_told(apptainer: Path, tmp_path: Path, monkeypatch: py
         "-m",
         "kuulo.worker",
     ]
+
+
+def test_a_worker_sees_its_model_and_the_files_that_its_engine_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Path] = []
+
+    class Stop(Exception):
+        pass
+
+    def start(runtime: object, scratch: Path, log: object, reads: Sequence[Path]) -> object:
+        seen.extend(reads)
+        raise Stop
+
+    monkeypatch.setattr(runtimes, "start", start)
+    task = Task("transcribe", "whisperx", "m", "/models/m", {}, {"align_model": "/models/fi", "chunk_size": 20})
+    with pytest.raises(Stop):
+        Worker(SimpleNamespace(scratch=tmp_path, log=io.BytesIO()), task, Container(an_image(tmp_path)))  # type: ignore[arg-type]
+    assert seen == [Path("/models/m"), Path("/models/fi")]
 
 
 def test_run_through_apptainer_gives_its_exit_code_and_no_secrets(

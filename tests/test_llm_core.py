@@ -703,6 +703,16 @@ def test_the_exact_native_command_is_shown(gguf: Path, with_program: Any) -> Non
         assert words in shown, words
 
 
+def test_a_file_that_llama_cpp_is_told_of_is_named_from_the_root(
+    gguf: Path, with_program: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server stands in scratch."""
+    with_program("llama-server")
+    monkeypatch.chdir(tmp_path)
+    shown = server.native(planned(gguf, engine_option=("chat_template_file=a.jinja", "lora=b.gguf")))
+    assert f"--chat-template-file {tmp_path}/a.jinja --lora {tmp_path}/b.gguf" in shown
+
+
 def test_vllm_is_started_with_all_that_it_needs(with_program: Any, tmp_path: Path) -> None:
     with_program("vllm")
     folder = tmp_path / "model"

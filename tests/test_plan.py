@@ -207,6 +207,30 @@ def test_the_key_changes_with_what_changes_the_words_alone() -> None:
     assert len({resolve(facts(SMALL)).key_for(d) for d in ("a" * 64, "b" * 64)}) == 2
 
 
+def test_files_that_an_engine_is_told_of_are_named_from_the_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers stand in scratch."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/x")
+    given = ("align_model=fi/model", "nltk_data=~/nltk", "chunk_size=20", "vad_onset=0.5")
+    raw = resolve(facts(SMALL), engine="whisperx", word_times=True, language="fi", engine_option=given).raw
+    assert raw == {
+        "align_model": str(tmp_path / "fi" / "model"), "nltk_data": "/home/x/nltk", "chunk_size": 20, "vad_onset": 0.5,
+    }  # fmt: skip
+    spec = engines.spec("llama-cpp")
+    assert spec.files_of({"chat-template-file": "a.jinja", "--lora": "/b", "cache_prompt": "a"}) == {
+        "chat-template-file": str(tmp_path / "a.jinja"),
+        "--lora": "/b",
+    }
+
+
+def test_files_of_pocketsphinx_are_options_that_it_has() -> None:
+    pocketsphinx = pytest.importorskip("pocketsphinx")
+    of_files = {one.name for one in pocketsphinx.Config().describe()}
+    assert set(engines.spec("pocketsphinx").files) <= of_files
+
+
 def test_a_plan_is_json() -> None:
     import json
 

@@ -50,6 +50,18 @@ def test_without_a_model_real_speech_becomes_a_draft_and_says_so(kuulo: Kuulo, t
     assert step(tmp_path / "out", "jfk")["engine"] == "pocketsphinx"
 
 
+def test_a_file_that_an_engine_is_told_of_is_found_from_where_one_stands(kuulo: Kuulo, tmp_path: Path) -> None:
+    pocketsphinx = pytest.importorskip("pocketsphinx")
+    (tmp_path / "my words.dict").write_text("country K AH N T R IY\nfellow F EH L OW\n")
+    (tmp_path / "my.jsgf").write_text("#JSGF V1.0; grammar g; public <s> = (country | fellow)+;")
+    given = ["--engine-option", "dict=my words.dict", "--engine-option", "jsgf=my.jsgf", "--engine-option"]
+    model = Path(pocketsphinx.get_model_path()) / "en-us" / "en-us"
+    done = kuulo("transcribe", EXAMPLE, "-e", "pocketsphinx", *given, f"hmm={model}", "-o", "out", "--print")
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) <= {"country", "fellow"}, "it knows no other words"
+    assert "country" in done.stdout
+
+
 @pytest.mark.parametrize("engine", FORMATS)
 def test_every_whisper_engine_hears_every_clip_through_the_worker(
     engine: str, kuulo: Kuulo, miniature: Miniature, tmp_path: Path

@@ -198,6 +198,7 @@ def resolve(settings: Settings, facts: Facts, recordings: int = 1) -> Plan:
     check_options(spec, model, settings.values, given)
     workers, threads = share_out(spec, model, settings.values, facts.machine, recordings)
     raw = dict(settings.values["engine_option"] or {})
+    raw |= spec.files_of(raw)
     notes = [] if settings.values["engine"] else [f"{why.what}. {why.do}" for why in facts.broken.values()]
     if spec.quality_note:
         notes.append(f"{spec.quality_note} For a better transcript: {BETTER}")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from kuulo import runtimes, wire
+from kuulo import engines, runtimes, wire
 from kuulo.runtimes import Runtime
 from kuulo.work import Given, Work
 
@@ -45,7 +45,8 @@ class Worker:
         self.limit = limit
         self.hello: dict[str, Any] = {}
         self._run = run
-        reads = [Path(task.model_path)] if task.model_path else []
+        named = engines.spec(task.engine).files_of(task.raw).values()
+        reads = [Path(path) for path in (task.model_path, *named) if path]
         self.process = runtimes.start(runtime, run.scratch, run.log, reads)
         self.say(wire.encode_task(task))
         threading.Thread(target=self._listen, daemon=True).start()

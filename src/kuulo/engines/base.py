@@ -31,6 +31,7 @@ packages, which an entry point in the group `kuulo.engines` brings in (docs/addi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
 from kuulo.transcript import Segment, Turn
@@ -70,9 +71,10 @@ class EngineSpec:
     brings its own model. `section_ms`: the worker hands it at most this much audio at a time, cut at a quiet
     place (None: it reads a whole recording and reports as it goes). `languages`: None for Whisper's list.
     `differs`: what it does otherwise than the other engines, whatever the options, a sentence each. `words_need`: the
-    raw option without which it has no words' times. `voices`: of one that tells speakers apart, whether it gives their
-    embeddings, so that a roster's can be compared with them. `by_clip`: the options that a loaded model takes anew for
-    each clip (`Session.told`); others need it loaded anew. `speeds`: published figures, in times real time, where there
+    raw option without which it has no words' times. `files`: the raw options, with underscores, that name a file or a
+    folder of this machine. `voices`: of one that tells speakers apart, whether it gives their embeddings, so that a
+    roster's can be compared with them. `by_clip`: the options that a loaded model takes anew for each clip
+    (`Session.told`); others need it loaded anew. `speeds`: published figures, in times real time, where there
     are any: `cuda` and `cuda batched` of the model large on a GPU, `cpu` and `cpu batched` (batches of 8) of the
     model small on eight cores; of an engine that tells speakers apart, whatever its model. Of the task "chat":
     `programs`, any of which on the PATH makes it installed too; `environment`, the engine whose environment serves this
@@ -97,6 +99,7 @@ class EngineSpec:
     quality_note: str = ""
     differs: Tuple[str, ...] = ()
     words_need: Optional[str] = None
+    files: Tuple[str, ...] = ()
     voices: bool = False
     by_clip: Tuple[str, ...] = ()
     speeds: Mapping[str, float] = field(default_factory=dict)
@@ -104,6 +107,15 @@ class EngineSpec:
     environment: str = ""
     schema_as: str = "json_schema"
     same_seed_same_text: bool = False
+
+    def files_of(self, raw: Mapping[str, Any]) -> Dict[str, str]:
+        """The raw options that are `files`, with what is relative, or begins with ~, made absolute: an engine stands
+        elsewhere than who names them."""
+        return {
+            name: str(Path(value).expanduser().absolute())
+            for name, value in raw.items()
+            if isinstance(value, str) and name.replace("-", "_").lstrip("_") in self.files
+        }
 
 
 @dataclass(frozen=True)

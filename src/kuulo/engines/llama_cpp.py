@@ -14,6 +14,11 @@ from kuulo.engines.programs import find_in, flags, not_yours
 
 PROGRAM = "llama-server"
 
+FILES = (
+    "chat_template_file", "control_vector", "grammar_file", "json_schema_file", "lookup_cache_dynamic",
+    "lookup_cache_static", "lora", "mmproj", "model_draft", "clip_model_path", "lora_base", "lora_path",
+)  # fmt: skip
+
 SPEC = EngineSpec(
     name="llama-cpp",
     summary="llama.cpp: GGUF models, on a CPU or a GPU; the default for language models.",
@@ -27,6 +32,7 @@ SPEC = EngineSpec(
     model_formats=("gguf",),
     kind="server",
     same_seed_same_text=True,
+    files=FILES,
     programs=(PROGRAM,),
     schema_as="json_object",
     options={

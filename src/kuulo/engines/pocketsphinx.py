@@ -14,6 +14,11 @@ from kuulo.engines.whisper_text import check_raw
 from kuulo.transcript import Segment, Word
 from kuulo.wire import Task
 
+FILES = (
+    "allphone", "dict", "fdict", "featparams", "fsg", "hmm", "jsgf", "kws", "lda", "lm", "lmctl", "mdef", "mean",
+    "mixw", "mllr", "sendump", "tmat", "var",
+)  # fmt: skip
+
 SPEC = EngineSpec(
     name="pocketsphinx",
     summary="Small classic recogniser with an English model inside: a first draft without any download.",
@@ -33,6 +38,7 @@ SPEC = EngineSpec(
         "device": Native("", "cpu alone"),
     },
     differs=("a recogniser of another kind: lower case, no punctuation, English, many words wrong",),
+    files=FILES,
     quality_note="pocketsphinx gives a rough draft: English only, many words wrong, no punctuation.",
 )
 

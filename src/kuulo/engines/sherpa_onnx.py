@@ -44,6 +44,7 @@ SPEC = EngineSpec(
     devices=("cpu", "cuda"),
     model_formats=("onnx",),
     packages=("sherpa-onnx-core", "numpy"),
+    files=("hr_dict_dir", "hr_lexicon", "hr_rule_fsts", "rule_fars", "rule_fsts"),
     options={
         "language": Native("language", "empty to detect, on the first window; it does not say how sure it is"),
         "task": Native("task"),

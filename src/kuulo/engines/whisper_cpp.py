@@ -55,6 +55,7 @@ SPEC = EngineSpec(
     devices=("cpu", "cuda"),
     model_formats=("ggml",),
     packages=("numpy",),
+    files=("vad_model_path",),
     # It does not say where its next window will begin, so that a stopped run goes on at sections alone.
     section_ms=5 * 60 * 1000,
     options={

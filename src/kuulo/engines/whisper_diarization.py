@@ -82,6 +82,7 @@ SPEC = EngineSpec(
         "its other models (NeMo's, the aligner, punctuation) have to be in caches that the engine options name",
         "the program is started, and all models loaded, for each recording",
     ),
+    files=("hf_home", "nemo_cache", "repository", "torch_home"),
     # The safe value in the source of AaltoRSE/speech2text, with speakers.
     speeds={"cuda": 15},
 )

@@ -64,6 +64,7 @@ SPEC = EngineSpec(
         "threads": Native("threads", "of CTranslate2 and of PyTorch"),
     },
     words_need="align_model",
+    files=("align_model", "nltk_data"),
     differs=(
         "its speech detection (pyannote) is always on: what it takes for no speech is never heard",
         "a segment is a window of up to 30 s; with alignment it is a sentence",

@@ -345,6 +345,7 @@ def _with_server(settings: Settings, known: ChatFacts, spec: EngineSpec, model: 
     need = memory.need(shape, context, parallel)
     if need.total > available:
         raise _too_little(model, shape, need, available, known, spec, on_gpu=on_gpu)
+    raw = dict(values["engine_option"] or {})
     return ChatPlan(
         engine=spec.name,
         model=model,
@@ -352,7 +353,7 @@ def _with_server(settings: Settings, known: ChatFacts, spec: EngineSpec, model: 
         why=why,
         options=values,
         given=tuple(sorted(settings.given())),
-        raw=dict(values["engine_option"] or {}),
+        raw=raw | spec.files_of(raw),
         context=context,
         threads=int(values["threads"] or machine.cores),
         need=need,

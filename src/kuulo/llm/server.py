@@ -166,7 +166,8 @@ class Server:
         runtime, environ = self._prepared()
         argv = list(command.argv)
         if isinstance(runtime, Container):
-            argv = runtime.server(self.scratch, argv, [Path(task.model_path)], command.environ, self._elsewhere)
+            reads = [Path(path) for path in (task.model_path, *self.plan.spec.files_of(task.raw).values())]
+            argv = runtime.server(self.scratch, argv, reads, command.environ, self._elsewhere)
         else:
             environ |= command.environ
         watched, self._alive = os.pipe()
