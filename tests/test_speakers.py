@@ -190,6 +190,13 @@ def test_loudness_makes_no_difference(speech: Any) -> None:
     assert not encoder.bands(np.zeros(RATE, np.float32), 0, 50).any(), "silence stays silence"
 
 
+def test_the_usual_voice_is_a_mean_of_embeddings() -> None:
+    usual = resemblyzer.usual()
+    assert usual.shape == (resemblyzer.WIDTH,)
+    assert usual.min() >= 0
+    assert 0.5 < np.linalg.norm(usual) < 1, "shorter than each, since they differ"
+
+
 def test_windows_cover_speech_and_pieces_cover_windows() -> None:
     speech = [(0, 400), (1000, 2600), (3000, 9000), (9500, 9505)]
     stretches = [resemblyzer.windows_in(stretch) for stretch in speech]
@@ -210,7 +217,7 @@ def test_windows_cover_speech_and_pieces_cover_windows() -> None:
 # ---------------------------------------------------------------------- grouping
 
 
-def voices(count: int, pieces: int, apart: float = 0.25, own: float = 0.05, drift: float = 0.03) -> tuple[Any, Any]:
+def voices(count: int, pieces: int, apart: float = 0.6, own: float = 0.08, drift: float = 0.05) -> tuple[Any, Any]:
     """Means (pieces, 256) of length 1 and whose each is, in turn. Voices are `apart` (cosine distance), their pieces
     `own` from where the voice is at that time, and a voice goes `drift` to each side in the course of the recording."""
     draw = np.random.default_rng(count * 10_000 + pieces)
@@ -244,9 +251,9 @@ def test_as_many_groups_as_voices_however_long_it_is(count: int, pieces: int) ->
 
 def test_one_voice_that_varies_much_stays_one() -> None:
     """Each allowance is in proportion to how far pieces are from their centres."""
-    means, whose = voices(1, 400, own=0.12, drift=0.06)
+    means, whose = voices(1, 400, own=0.2, drift=0.1)
     assert same_groups(grouped(means), whose)
-    means, whose = voices(2, 400, apart=0.4, own=0.12, drift=0.06)
+    means, whose = voices(2, 400, apart=0.8, own=0.2, drift=0.1)
     assert same_groups(grouped(means), whose)
 
 
@@ -270,7 +277,10 @@ def test_short_answers_make_no_speaker_unless_one_is_missing() -> None:
     means, whose = voices(2, 60)
 
     def found(long: Any, least: int, most: int) -> int:
-        return len(resemblyzer.voices_of(means, np.full(60, 8.0), long, least, most, resemblyzer.THRESHOLD))
+        pieces = np.full(60, 8.0)
+        chosen, groups = resemblyzer.speakers_of(means, pieces, long, least, most, resemblyzer.THRESHOLD)
+        assert len(groups) == chosen.sum()
+        return int(groups.max()) + 1
 
     assert found(whose == 0, 1, 99) == 1
     assert found(whose == 0, 2, 2) == 2
@@ -337,12 +347,15 @@ def assert_right(truth: Sequence[Line], found: Sequence[Turn]) -> None:
     [("m1",), ("linda",), ("m1", "f1"), ("m5", "linda"), ("m1", "f1", "Michael"), ("m1", "f1", "linda", "Michael")],
     ids=lambda voices: "+".join(voices),
 )
-def test_conversations_of_voices_that_were_not_tuned_on(voices: tuple[str, ...]) -> None:
+def test_conversations_of_one_to_four_voices(voices: tuple[str, ...]) -> None:
     samples, truth = conversation([f"en-us+{voice}" for voice in voices])
-    found = session().diarize(samples).turns
+    diarized = session().diarize(samples)
+    found = diarized.turns
     assert_right(truth, found)
     assert all(a.end_ms <= b.start_ms for a, b in itertools.pairwise(found)), "in order and apart"
     assert found[0].speaker == "S1"
+    for voice in diarized.voices.values():
+        assert min(voice) >= 0 and abs(np.linalg.norm(voice) - 1) < 1e-6, "as the encoder gives them, for a roster"
 
 
 @pytest.mark.parametrize("voices", [("m1",), ("f4",), ("m3", "belinda")], ids=lambda voices: "+".join(voices))

@@ -5,6 +5,10 @@ verification"): three LSTM layers of 256 over 40 mel bands of 1.6 s. Its weights
 (tools/voices.py), and nothing of PyTorch is needed. Each window is brought to one loudness first, as the original does
 with an utterance, so that who moves away from the microphone stays who he is. Of two who speak together, one is found.
 
+What all voices have in common is taken away before those of a recording are compared: an embedding has no negative
+numbers, so all of them point the same way to a degree, and what tells them apart is the rest. docs/speakers.md says
+what that is worth.
+
 Parses on Python 3.9; imports numpy and scipy inside functions.
 """
 
@@ -41,6 +45,9 @@ SPEC = EngineSpec(
 )
 
 WEIGHTS = Path(__file__).with_name("resemblyzer.npz")
+USUAL = Path(__file__).with_name("resemblyzer_usual.npy")
+"""The mean embedding of about a hundred voices (tools/usual_voice.py), float32 (256,)."""
+
 LAYERS, WIDTH, MELS = 3, 256, 40
 FFT, HOP = 400, 160
 """Samples of a frame and of the step to the next (25 and 10 ms)."""
@@ -64,17 +71,22 @@ MOST_PIECES = 4000
 """With more, pieces are longer: clustering takes the square of their number."""
 
 DETECTION = {"min_silence_duration_ms": 200, "speech_pad_ms": 30}
-ALIKE = 0.17
-"""Cosine distance, averaged over two groups of pieces, up to which they are surely one speaker's."""
+ALIKE = 0.3
+"""Cosine distance (of embeddings less USUAL, as all below), averaged over two groups of pieces, up to which they are
+surely one speaker's."""
 
-SPREAD = 0.045
-"""How far pieces are from the centre of their speaker, mean cosine distance, as a rule. Measured: 0.03 to 0.05 for 24
-voices of espeak-ng and Flite; a real reader has 0.09, which is then measured in the recording."""
+ALIKE_GIVEN = 0.43
+"""The same where the number of speakers is given: larger groups tell better who they are, and two voices in one group
+can no longer hide that there are two."""
+
+SPREAD = 0.085
+"""How far pieces are from the centre of their speaker, mean cosine distance, as a rule. Measured for pieces of PIECE
+windows: 0.08 for espeak-ng's voices, 0.11 for real ones; where it is more, it is measured in the recording."""
 
 CHANCE = 1.6
 """How many times as far as on average centres may be from where they belong, by chance."""
 
-THRESHOLD = 0.06
+THRESHOLD = 0.15
 """How far apart the centres of two speakers are at least, in cosine distance, where pieces have SPREAD."""
 
 SHARE = 0.03
@@ -95,7 +107,8 @@ def native(options: Mapping[str, Any], raw: Mapping[str, Any]) -> str:
     return (
         "from resemblyzer import VoiceEncoder, preprocess_wav\n"
         "_, windows, slices = VoiceEncoder().embed_utterance(preprocess_wav(audio), return_partials=True, rate=2.5)\n"
-        f"# then clustering of `windows`; two speakers are further apart than {raw.get('threshold', THRESHOLD)}"
+        "# then clustering of `windows` less the mean of many voices; two speakers are further apart than "
+        f"{raw.get('threshold', THRESHOLD)}"
     )
 
 
@@ -110,20 +123,32 @@ def load(task: Task) -> DiarizeSession:
     # workers took six times as long as one. It is read when NumPy is loaded: a worker has not yet.
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     detector = silero.load(Task("detect-speech", silero.SPEC.name, "its own", None, {}, dict(DETECTION)))
-    return DiarizeSession(detector, Encoder(), int(least), int(most), float(threshold))
+    return DiarizeSession(detector, Encoder(), usual(), int(least), int(most), float(threshold))
+
+
+def usual() -> Any:
+    """What USUAL holds."""
+    import numpy as np
+
+    try:
+        return np.load(USUAL)
+    except (OSError, ValueError) as error:
+        raise Unusable(f"the usual voice cannot be read: {error}", "install Kuulo anew") from error
 
 
 class DiarizeSession(Session):
     """A loaded encoder and detector."""
 
-    def __init__(self, detector: Any, encoder: Encoder, least: int, most: int, threshold: float) -> None:
+    def __init__(self, detector: Any, encoder: Encoder, usual: Any, least: int, most: int, threshold: float) -> None:
         self._detector = detector
         self._encoder = encoder
+        self._usual = usual
         self._least, self._most, self._threshold = least, most, threshold
 
     def diarize(self, samples: Any) -> Diarization:
         """Who speaks when, in order and apart; speakers are named S1, S2, ... as they come, and their voices are the
-        centres of their windows' embeddings. `samples`: float32 (n,), 16 kHz, n >= 1; may be a memory map."""
+        centres of their windows' embeddings, as the encoder gives them. `samples`: float32 (n,), 16 kHz, n >= 1; may
+        be a memory map."""
         import numpy as np
 
         speech = self._detector.detect(samples)
@@ -133,12 +158,18 @@ class DiarizeSession(Session):
         windows = [window for stretch in stretches for window in stretch]
         embedded = np.concatenate(list(self._embedded(samples, windows)))
         pieces = pieces_of([len(stretch) for stretch in stretches])
-        means = np.stack([normalised(embedded[list(piece)].mean(0)) for piece in pieces])
+        plain = _means(embedded, pieces)
+        # In place: of hours of speech they are tens of megabytes.
+        embedded -= self._usual
+        embedded /= np.maximum(np.linalg.norm(embedded, axis=1, keepdims=True), 1e-9)
+        means = _means(embedded, pieces)
         weights = np.array([len(piece) for piece in pieces], float)
         long = np.array([windows[piece[0]][1] - windows[piece[0]][0] >= SHORT for piece in pieces])
-        centres = voices_of(means, weights, long, self._least, self._most, self._threshold)
+        chosen, groups = speakers_of(means, weights, long, self._least, self._most, self._threshold)
+        centres = _centres(means[chosen], weights[chosen], groups)[0]
         turns, names = turns_of(speech, windows, np.argmax(embedded @ centres.T, axis=1))
-        voices = {name: [float(x) for x in centres[group]] for group, name in names.items()}
+        heard = _centres(plain[chosen], weights[chosen], groups)[0]
+        voices = {name: [float(x) for x in heard[group]] for group, name in names.items()}
         return Diarization(turns, voices, f"{SPEC.name}:{_digest()}")
 
     def _embedded(self, samples: Any, windows: Sequence[Tuple[int, int]]) -> Iterator[Any]:
@@ -246,21 +277,28 @@ def pieces_of(counts: Sequence[int]) -> List[range]:
     return pieces
 
 
-def voices_of(means: Any, weights: Any, long: Any, least: int, most: int, threshold: float) -> Any:
-    """Centres (g, 256) of the speakers, `least` to `most` of them where there are as many pieces. `means`: (p, 256) of
-    length 1, the pieces' embeddings; `weights`: (p,) how many windows each has; `long`: (p,) bool, not shorter than
-    SHORT.
+def _means(embedded: Any, pieces: Sequence[range]) -> Any:
+    """The mean (p, 256) of the windows of each piece, of length 1."""
+    import numpy as np
+
+    return np.stack([normalised(embedded[piece.start : piece.stop].mean(0)) for piece in pieces])
+
+
+def speakers_of(means: Any, weights: Any, long: Any, least: int, most: int, threshold: float) -> Tuple[Any, Any]:
+    """Which pieces make the speakers (p,) bool, and the group of each of those, from 0: `least` to `most` groups where
+    there are as many pieces. `means`: (p, 256) of length 1, the pieces' embeddings; `weights`: (p,) how many windows
+    each has; `long`: (p,) bool, not shorter than SHORT.
 
     The long ones alone make speakers, else all short answers in a long recording would become one. The others help
     only where there would be fewer speakers than `least`."""
     import numpy as np
 
-    centres = means[:0]
-    for chosen in (long, np.ones(len(means), bool)):
-        if chosen.any() and len(centres) < max(1, least):
-            groups = grouped(means[chosen], weights[chosen], least, most, threshold)
-            centres = _centres(means[chosen], weights[chosen], groups)[0]
-    return centres
+    every = np.ones(len(means), bool)
+    if long.any():
+        groups = grouped(means[long], weights[long], least, most, threshold)
+        if groups.max() + 1 >= least:
+            return long, groups
+    return every, grouped(means, weights, least, most, threshold)
 
 
 def grouped(means: Any, weights: Any, least: int, most: int, threshold: float) -> Any:
@@ -276,7 +314,7 @@ def grouped(means: Any, weights: Any, least: int, most: int, threshold: float) -
     if len(means) == 1 or most == 1:
         return np.zeros(len(means), int)
     tree = linkage(means, "average", metric="cosine")
-    groups = fcluster(tree, ALIKE, "distance") - 1
+    groups = fcluster(tree, ALIKE_GIVEN if least == most else ALIKE, "distance") - 1
     if groups.max() + 1 < least:
         return fcluster(tree, min(least, len(means)), "maxclust") - 1
     smallest = max(LEAST, SHARE * weights.sum())
