@@ -40,7 +40,7 @@ llama := llama-cpp-$(call digest,$(llama_files))
 # Lmod, what makes and starts container images, what runs and checks the portal's app, what builds llama.cpp, and a
 # reader of times in texts.
 system_packages := espeak-ng strace ffmpeg slurmctld slurmd slurm-client munge slurmdbd mariadb-server-core \
-	mariadb-client-core lmod charliecloud squashfs-tools squashfuse fuse3 siftool mmdebstrap ruby shellcheck lua5.3 \
+	mariadb-client-core lmod charliecloud squashfs-tools squashfuse fuse3 siftool mmdebstrap ruby ruby-redcarpet shellcheck lua5.3 \
 	acl g++ gcc cmake patch libparlatype5
 
 .PHONY: help demo test lint docs bench clean base dev

@@ -11,7 +11,7 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,10 @@ from kuulo.deploy.base import Deployment
 from kuulo.deploy.portal import form, request, status
 from kuulo.deploy.portal_check import ruby, session
 from kuulo.errors import UsageError
+from kuulo.llm import tasks
 from kuulo.models.manifest import ModelFile, ModelRef
 from portal_session import Portal, Session
+from test_llm_batch_jobs import standin
 
 SITE = """
 name = "Example Centre"
@@ -85,8 +87,8 @@ def test_the_form_has_every_option_that_a_person_may_decide(tmp_path: Path) -> N
     here = {field.option for field in made.values() if field.option}
     elsewhere = {o.name for o in options.OPTIONS if o.group in ("Machine", "Showing")} | {"format", "output"}
     one_choice = {"speaker_engine", "speaker_model"}
-    not_in_jobs = {"then", "then_option"}
-    assert {o.name for o in options.OPTIONS} - here == elsewhere | one_choice | not_in_jobs
+    without_a_model = {"then", "then_option"}
+    assert {o.name for o in options.OPTIONS} - here == elsewhere | one_choice | without_a_model
     assert [name for name in made if not made[name].more][:4] == [
         "kuulo_files", "kuulo_language", "kuulo_model", "kuulo_speakers",
     ]  # fmt: skip
@@ -121,6 +123,26 @@ def test_options_that_no_engine_here_honours_are_not_offered(tmp_path: Path) -> 
     made = fields(deployment(loaded(tmp_path), names=("pocketsphinx",)))
     assert "kuulo_beam_size" not in made and "kuulo_hotwords" not in made and "kuulo_model" not in made
     assert "kuulo_speech_detection" in made
+
+
+def test_what_a_language_model_makes_afterwards_is_offered_where_there_is_one(tmp_path: Path) -> None:
+    names = ("faster-whisper", "llama-cpp")
+    models = (model("small"), model("qwen", "gguf", 5000), model("mini", "gguf", 400))
+    assert "kuulo_then" not in fields(deployment(loaded(tmp_path), *models, names=names[:1]))
+    assert "kuulo_then" not in fields(deployment(loaded(tmp_path), model("small"), names=names))
+    made = fields(deployment(loaded(tmp_path), *models, names=names))
+    assert [name for name in made if not made[name].more][3:5] == ["kuulo_speakers", "kuulo_then"]
+    then = made["kuulo_then"].attributes
+    assert values_of(made["kuulo_then"]) == ["", *tasks.TASKS] and then["value"] == ""
+    shown = {name: label for label, name in then["options"]}
+    assert shown["translation"].endswith("Needs to= under more options.") and "Needs" not in shown["summary"]
+    assert made["kuulo_then_option"].more and "of qwen, mini." in made["kuulo_then_option"].attributes["help"]
+    assert values_of(made["kuulo_model"]) == ["", "small"], "it does not hear"
+    assert "kuulo_temperature" in made and "kuulo_seed" not in made, "speech alone"
+    at_a_server = loaded(tmp_path, SITE + '[llm]\nendpoint = "http://h:1/v1"\n')
+    assert "kuulo_then" in fields(deployment(at_a_server, names=names[:1]))
+    forced = loaded(tmp_path, SITE + '[forced]\nthen = "summary"\n')
+    assert "kuulo_then" not in fields(deployment(forced, *models, names=names))
 
 
 def test_an_app_without_a_cluster_is_refused(tmp_path: Path) -> None:
@@ -178,6 +200,25 @@ def test_a_job_asks_for_what_its_place_has(tmp_path: Path) -> None:
     on_cpu = asked(folder, kuulo_place="cpu", kuulo_email=" a.b@example.org ")["script"]
     assert on_cpu["queue_name"] == "batch" and not [n for n in on_cpu["native"] if "gres" in n]
     assert on_cpu["email"] == ["a.b@example.org"] and on_cpu["email_on_terminated"] is True
+
+
+@pytest.mark.usefixtures("needs_ruby")
+def test_memory_is_also_for_what_a_language_model_makes(tmp_path: Path) -> None:
+    models = (model("small", megabytes=500), model("mini", "gguf", 400), model("qwen", "gguf", 20000))
+    files = loaded(tmp_path, SITE + '[llm]\nmodel = "mini"\n')
+    made = deployment(files, *models, names=("faster-whisper", "llama-cpp"))
+    folder = write(app.render(made), tmp_path / "app")
+
+    def memory(**values: str) -> int:
+        given: str = asked(folder, **values)["script"]["native"][-1]
+        return int(given.removeprefix("--mem=").removesuffix("M"))
+
+    usual = memory(kuulo_model="small", kuulo_then="", kuulo_then_option="")
+    for_mini = memory(kuulo_model="small", kuulo_then="summary", kuulo_then_option="")
+    assert usual < 4000 < for_mini < 6000
+    assert memory(kuulo_then="summary", kuulo_then_option="to=fi\r\n model = qwen\r\n") > 20000
+    assert memory(kuulo_then="summary", kuulo_then_option="model=$(x)") == for_mini
+    assert memory(kuulo_then="", kuulo_then_option="model=qwen") == memory(kuulo_then="", kuulo_then_option="")
 
 
 @pytest.mark.usefixtures("needs_ruby")
@@ -244,6 +285,15 @@ def test_values_become_options(tmp_path: Path) -> None:
         ({"kuulo_output_": "x"}, "the form has no field 'kuulo_output_'"),
         ({"language": "fi"}, "the form has no field 'language'"),
         ({"kuulo_engine_option": "x"}, "Other options of the engine: 'x' is not KEY=VALUE"),
+        ({"kuulo_then": "rhyme"}, "there is no task 'rhyme'"),
+        ({"kuulo_then": "translation"}, "Afterwards, a language model makes: translation needs to: The language"),
+        (
+            {"kuulo_then_option": "endpoint=http://x"},
+            "Options of what is made afterwards: endpoint is not for the form",
+        ),
+        ({"kuulo_then_option": "key_file=/x"}, "key_file is not for the form"),
+        ({"kuulo_then_option": "model=/home/me/m.gguf"}, "the model '/home/me/m.gguf' is not offered here"),
+        ({"kuulo_then_option": "model=large"}, "the model 'large' is not offered here"),
     ],
 )
 def test_values_are_checked_as_if_they_were_typed(tmp_path: Path, values: dict[str, str], why: str) -> None:
@@ -403,15 +453,21 @@ def test_the_card_tells_while_it_runs_and_when_it_is_told_to_stop(portal: Portal
     assert again.status()["counts"]["skipped"] >= 1
 
 
-def test_when_some_fail_the_job_fails_and_the_card_says_which(portal: Portal, tmp_path: Path) -> None:
-    fill(tmp_path, "good.wav", seconds=1)
-    (tmp_path / "in" / "bad.wav").write_bytes(b"no sound")
+def mailing(portal: Portal, tmp_path: Path) -> Path:
+    """Where the mails of the portal's jobs go."""
     sent = tmp_path / "sent"
     (tmp_path / "mailer").mkdir()
     (tmp_path / "mailer" / "sendmail").write_text(f"#!/bin/sh\ncat > {sent}\n")
     (tmp_path / "mailer" / "sendmail").chmod(0o755)
     path = f"{tmp_path / 'mailer'}:{portal.environment['PATH']}"
     portal.environment = {**portal.environment, "PATH": path}
+    return sent
+
+
+def test_when_some_fail_the_job_fails_and_the_card_says_which(portal: Portal, tmp_path: Path) -> None:
+    fill(tmp_path, "good.wav", seconds=1)
+    (tmp_path / "in" / "bad.wav").write_bytes(b"no sound")
+    sent = mailing(portal, tmp_path)
     opened = portal.opened(kuulo_files=str(tmp_path / "in"), kuulo_engine="null", kuulo_email="me@example.org")
     assert opened.run() == 1
     text, _ = seen(opened.view("completed", "completed"))
@@ -420,6 +476,78 @@ def test_when_some_fail_the_job_fails_and_the_card_says_which(portal: Portal, tm
     mail = sent.read_text()
     assert "To: me@example.org" in mail and "Subject: Kuulo: some recordings failed" in mail
     assert "1 failed, 1 done" in mail and "wav" not in mail
+
+
+@pytest.fixture
+def asking(portal: Portal, tmp_path: Path) -> Callable[..., contextlib.AbstractContextManager[Portal]]:
+    """The portal of a site that has a server for language models, which runs as long: a stand-in with these flags."""
+
+    @contextlib.contextmanager
+    def started(*words: str) -> Iterator[Portal]:
+        (tmp_path / "answers.json").write_text(json.dumps({"Summarise": "Something is said [00:00:00]."}))
+        with standin(tmp_path / "standin", "--answers", str(tmp_path / "answers.json"), *words) as (url, _):
+            site_file = tmp_path / "site.toml"
+            site_file.write_text(f'{site_file.read_text()}[llm]\nendpoint = "{url}"\n')
+            files = site.load({"KUULO_SITE": str(site_file)})
+            made = deployment(files, names=("faster-whisper", "pocketsphinx"))
+            write(app.render(dataclasses.replace(made, folder=tmp_path / "version")), portal.app)
+            yield portal
+
+    return started
+
+
+def test_transcripts_are_summed_up_afterwards_and_the_card_says_so(asking: Any, tmp_path: Path) -> None:
+    fill(tmp_path, "a b.wav", "$(c).wav", seconds=1)
+    values = {"kuulo_files": str(tmp_path / "in"), "kuulo_engine": "null", "kuulo_email": "me@example.org"}
+    with asking() as portal:
+        sent = mailing(portal, tmp_path)
+        opened = portal.opened(**values, kuulo_then="summary", kuulo_then_option="length=20\r\n")
+        assert opened.run() == 0, opened.log()
+    said = opened.status()
+    assert said["state"] == "done" and said["then"]["counts"] == {"done": 2}
+    assert sorted(path.name for path in (tmp_path / "in" / "transcripts").glob("*.summary.md")) == [
+        "$(c).summary.md", "a b.summary.md",
+    ]  # fmt: skip
+    text, links = seen(opened.view("info", "completed"))
+    assert "2 of 2 made afterwards by a language model (summary)" in text and "done a b: summary" in text
+    assert any(link.endswith("/a%20b.summary.md") for link in links)
+    assert seen(opened.view("completed", "completed"))[0] == (
+        "Done All 2 recordings have their transcripts. summary: 2 of 2 made."
+    )
+    assert "2 done; summary: 2 done." in sent.read_text()
+    assert "Something is said" not in opened.log() + json.dumps(said), "no word of a result"
+
+
+def test_a_language_model_that_is_gone_leaves_the_transcripts_and_the_card_says_so(asking: Any, tmp_path: Path) -> None:
+    fill(tmp_path, "a.wav", "b.wav", seconds=1)
+    with asking("--dies-after", "1") as portal:
+        opened = portal.opened(kuulo_files=str(tmp_path / "in"), kuulo_engine="null", kuulo_then="summary")
+        assert opened.run() == 1
+    said = opened.status()
+    assert said["state"] == "failed" and said["counts"] == {"done": 2}
+    assert said["then"]["counts"]["failed"] >= 1
+    text, _ = seen(opened.view("completed", "completed"))
+    assert text.startswith("Not all was done All 2 recordings have their transcripts. summary: ")
+    assert "failed. Why is said beside each." in text
+
+
+def test_a_job_that_is_told_to_stop_while_a_language_model_works_goes_on_there(asking: Any, tmp_path: Path) -> None:
+    fill(tmp_path, "a.wav", "b.wav", seconds=1)
+    values = {"kuulo_files": str(tmp_path / "in"), "kuulo_engine": "null", "kuulo_then": "summary"}
+    with asking("--slow", "2") as portal:
+        slow = portal.opened(**values)
+        process = slow.begin()
+        until(lambda: "then" in state_of(slow))
+        text, _ = seen(slow.view("info", "running"))
+        assert "of 2 made afterwards by a language model" in text
+        os.kill(process.pid, signal.SIGUSR1)
+        assert process.wait(60) != 0
+        assert slow.status()["state"] == "stopped" and slow.status()["counts"] == {"done": 2}
+        text, _ = seen(slow.view("completed", "completed"))
+        assert text.startswith("Stopped before the end 2 of 2 recordings have their transcripts. summary: ")
+        again = portal.opened("s2", **values)
+        assert again.run() == 0, again.log()
+    assert again.status()["counts"] == {"skipped": 2}
 
 
 def test_a_job_that_is_killed_is_not_called_done(portal: Portal, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from kuulo.cli import flags
 from kuulo.llm import options
 
 if TYPE_CHECKING:
+    from kuulo.cli.progress import Lines
     from kuulo.llm.chain import Chain, Outcome
     from kuulo.llm.following import Following
 
@@ -119,7 +120,7 @@ def asked(
     return outcomes
 
 
-def follow(then: Following, job: Any, report: dict[str, Any], *, quiet: bool) -> int:
+def follow(then: Following, job: Any, report: dict[str, Any], watcher: Lines, *, quiet: bool) -> int:
     """Do what is to follow a run on its transcripts, and tell of it in its report; the exit code. A model that cannot
     be asked takes nothing from the transcripts, which are there."""
     from kuulo import atomic
@@ -127,15 +128,24 @@ def follow(then: Following, job: Any, report: dict[str, Any], *, quiet: bool) ->
 
     masters = [job.results.target(one, "json") for one in job.works if one.outcome.state in ("done", "skipped")]
     code = 0
-    report["then"] = []
+    ended: list[dict[str, Any]] = []
+    report["then"] = ended
+
+    def watch(one: Outcome) -> None:
+        ended.append(one.to_json())
+        watcher.followed(one)
+
     if masters:
         overwrite = job.plan.options["existing"] == "overwrite"
         try:
-            outcomes = asked(then.chain, masters, dict(then.flags), overwrite=overwrite, quiet=quiet)
-            report["then"], code = [one.to_json() for one in outcomes], exit_code(outcomes)
+            code = exit_code(
+                asked(then.chain, masters, dict(then.flags), overwrite=overwrite, quiet=quiet, watch=watch)
+            )
         except KuuloError as error:
             click.echo(f"{then.names}: {error}", err=True)
-            report["then"], code = [{"state": "failed", "why": error.what, "do": error.do}], EXIT_SOME_FAILED
+            ended.append({"state": "failed", "why": error.what, "do": error.do})
+            code = EXIT_SOME_FAILED
+    watcher.over(ended)
     try:
         atomic.write_json(job.results.folder / "report.json", report)
     except OSError as error:

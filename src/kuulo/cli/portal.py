@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from kuulo.audio import Found
     from kuulo.deploy.portal.request import Request
     from kuulo.deploy.portal.status import Status
+    from kuulo.llm.chain import Outcome as Followed
+    from kuulo.llm.following import Following
     from kuulo.plan import Plan
     from kuulo.report import Report
     from kuulo.site import Site
@@ -108,11 +110,18 @@ def _transcribe(files: Site, asked: Request, status: Status) -> int:
     """As `kuulo transcribe`, with the card told."""
     from kuulo import audio, plan, site, survey
     from kuulo.cli import transcribe
+    from kuulo.errors import EXIT_INTERRUPTED
 
     found = audio.find([asked.recordings])
     settings = site.settle(files, asked.given)
     resolved = plan.resolve(settings, survey.facts(files), max(1, len(found.recordings)))
-    return transcribe.carry_out(resolved, found, dry_run=False, watcher=Card(status, found, asked))
+    then = transcribe.following(settings.values)
+    card = Card(status, found, asked, then)
+    try:
+        return transcribe.carry_out(resolved, found, dry_run=False, watcher=card, then=then)
+    except KeyboardInterrupt:  # told to stop while a language model works
+        card.cut_short()
+        return EXIT_INTERRUPTED
 
 
 NO_GPU = "The job has a GPU, and yet the processor does the work: the engine cannot use it, or it does not work."
@@ -121,8 +130,11 @@ NO_GPU = "The job has a GPU, and yet the processor does the work: the engine can
 class Card(progress.Lines):
     """Tells the log, and the card of the session."""
 
-    def __init__(self, status: Status, found: Found, asked: Request) -> None:
+    def __init__(self, status: Status, found: Found, asked: Request, then: Following | None = None) -> None:
         super().__init__()
+        self._then = then
+        self._followed: list[dict[str, Any]] = []
+        self._report: Report | None = None
         self._status, self._found, self._top, self._on_gpu = status, found, Path(asked.recordings), asked.on_gpu
         self._begun: set[str] = set()
         self._results: Any = None
@@ -171,7 +183,43 @@ class Card(progress.Lines):
 
     def summary(self, report: Report) -> None:
         super().summary(report)
-        self._status.ended(report, self._rows())
+        self._report = report
+        if self._then is None:
+            self._status.ended(report, self._rows())
+        else:
+            self._tell()
+            self._follows()
+
+    def followed(self, one: Followed) -> None:
+        self._add(one.to_json())
+        if self._status.due:
+            self._follows()
+
+    def over(self, ended: Sequence[Mapping[str, Any]]) -> None:
+        for one in ended[len(self._followed) :]:  # what ended them all
+            self._add(one)
+        self._follows()
+        assert self._report is not None
+        self._status.ended(self._report, self._rows(), self._followed)
+
+    def cut_short(self) -> None:
+        """It was told to stop while a language model worked."""
+        if self._report is not None:
+            self._follows()
+            self._status.ended(self._report, self._rows(), self._followed, stopped=True)
+
+    def _add(self, one: Mapping[str, Any]) -> None:
+        from kuulo.deploy.portal import status
+
+        assert self._then is not None
+        self._followed.append(status.row_of_task(one, self._then.names))
+
+    def _follows(self) -> None:
+        from kuulo import report
+
+        assert self._then is not None and self._report is not None
+        transcripts = self._report.count(report.DONE) + self._report.count(report.SKIPPED)
+        self._status.follows(self._then.names, self._followed, transcripts * len(self._then.chain.links))
 
     def _tell(self, **said: Any) -> None:
         from kuulo.deploy.portal import status

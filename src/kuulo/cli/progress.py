@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kuulo.report import DONE, FAILED, SKIPPED, STOPPED, Report
 
 if TYPE_CHECKING:
+    from kuulo.llm.chain import Outcome as Followed
     from kuulo.plan import Plan
     from kuulo.work import Work
 
@@ -90,6 +91,12 @@ class Lines:
         """The table at the end."""
         self.show(table(report))
         self.say(closing_line(report))
+
+    def followed(self, one: Followed) -> None:
+        """What became of a task of a language model on a transcript."""
+
+    def over(self, ended: Sequence[Mapping[str, Any]]) -> None:
+        """What became of all of them, as the report has it."""
 
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)

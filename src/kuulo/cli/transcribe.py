@@ -6,6 +6,7 @@ import contextlib
 import json
 import shlex
 import signal
+from collections.abc import Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -53,12 +54,16 @@ def transcribe(
         raise UsageError("--print and --json both want standard output", do="leave one out")
     found = audio.find(inputs)
     resolved = plan.resolve(settings, survey.facts(settings_files), max(1, len(found.recordings)))
-    then = None
-    if settings.values["then"]:
-        from kuulo.llm import following
+    return carry_out(resolved, found, dry_run=dry_run, then=following(settings.values))
 
-        then = following.of(settings.values)
-    return carry_out(resolved, found, dry_run=dry_run, then=then)
+
+def following(values: Mapping[str, Any]) -> Following | None:
+    """What is to follow, if anything. Raises KuuloError for all that would be refused then."""
+    if not values["then"]:
+        return None
+    from kuulo.llm import following
+
+    return following.of(values)
 
 
 def carry_out(
@@ -98,7 +103,7 @@ def _run(resolved: Plan, found: Any, watcher: Lines | None, then: Following | No
     if then:
         from kuulo.cli import llm_task
 
-        code = max(code, llm_task.follow(then, job, report, quiet=quiet))
+        code = max(code, llm_task.follow(then, job, report, watcher, quiet=quiet))
     if as_json:
         click.echo(json.dumps(report, indent=1))
     return code

@@ -3,10 +3,11 @@ anything else."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kuulo import engines
 from kuulo.engines.base import EngineSpec
 from kuulo.environments.installed import Environment
 from kuulo.models.manifest import ModelRef
@@ -23,6 +24,12 @@ class File:
 
 Files = Mapping[str, File]
 """By path below the folder of the target, with `/` between the parts."""
+
+
+def usable(there: Callable[[str], bool]) -> tuple[EngineSpec, ...]:
+    """The engines of every task that can be used, each once. `there`: whether an engine's own environment is there."""
+    every = {spec.name: spec for task in ("transcribe", "diarize", "chat") for spec in engines.specs(task)}
+    return tuple(s for s in every.values() if there(s.environment or s.name) or engines.installed(s))
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from kuulo import engines
 from kuulo.deploy import commands, library, module, portal, versions
-from kuulo.deploy.base import Deployment, Files
+from kuulo.deploy.base import Deployment, Files, usable
 from kuulo.deploy.tree import Entry
 from kuulo.deploy.versions import Versions
 from kuulo.environments.installed import Environment, Environments
@@ -30,13 +29,13 @@ TARGETS: Mapping[str, Callable[[Deployment], Files]] = {
 def deployment(site: Site, where: Versions, version: str) -> Deployment:
     """What a version would be now. Raises CannotRun when an engine's environment is broken."""
     environments = of_site(site)
-    specs = [*engines.specs(), *(s for s in engines.specs("diarize") if "transcribe" not in s.tasks)]
+    found = usable(environments.__contains__)
     return Deployment(
         site=site,
         version=version,
         folder=where.path(version),
-        engines=tuple(s for s in specs if s.name in environments or engines.installed(s)),
-        models=tuple(of_stores(site, [f for s in specs for f in s.model_formats])),
+        engines=found,
+        models=tuple(of_stores(site, [f for s in found for f in s.model_formats])),
         environments=environments,
     )
 

@@ -23,6 +23,8 @@ WARNING_S = 120
 
 CPUS_PER_WORKER = 4
 LEAST_MB = 2048
+CONTEXT_BYTES = 3 << 30
+"""For what a language model reads and computes beside its weights; a context that does not fit is made smaller."""
 
 TEMPLATE = """<%-
 # What is asked of the scheduler. The form's values are looked up or checked here, and none is written as it is.
@@ -32,6 +34,11 @@ places = JSON.parse(@@PLACES@@)
 place = places.fetch(respond_to?(:kuulo_place) ? kuulo_place.to_s : "cpu", places.values.last)
 model = respond_to?(:kuulo_model) ? kuulo_model.to_s : ""
 memory = place["memory"].fetch(model, place["memory"].values.max)
+if respond_to?(:kuulo_then) && !kuulo_then.to_s.strip.empty?
+  asked = respond_to?(:kuulo_then_option) ? kuulo_then_option.to_s[/^\\s*model\\s*=\\s*(\\S+)/, 1].to_s : ""
+  following = JSON.parse(@@FOLLOWING@@)
+  memory = [memory, following.fetch(asked, following.fetch("", 0))].max
+end
 address = kuulo_email.to_s.strip
 raise "Mail to: this is no e-mail address" unless address.empty? || address.match?(/\\A@@ADDRESS@@\\z/)
 script = place["script"].merge("wall_time" => hours * 3600)
@@ -55,6 +62,7 @@ def text(deployment: Deployment) -> str:
     made = {
         "MOST_HOURS": str(most),
         "PLACES": ruby(json.dumps(places)),
+        "FOLLOWING": ruby(json.dumps(_following(deployment))),
         "ADDRESS": request.ADDRESS,
         "MAIL": MAIL if jobs.mail == "scheduler" else "",
     }
@@ -94,6 +102,14 @@ def _memory(deployment: Deployment, workers: int) -> dict[str, int]:
     beside = max((m.bytes for m in form.models(deployment, "diarize")), default=0)
     sizes = {m.name: m.bytes for m in form.models(deployment)} or {"": 0}
     return {name: _megabytes(workers * _worker(size) + _worker(beside)) for name, size in sizes.items()}
+
+
+def _following(deployment: Deployment) -> dict[str, int]:
+    """MB for a language model by its name, which works when those of speech have ended; "" is the one that is asked
+    where none is named. An endpoint takes nothing here."""
+    found = form.language_models(deployment)
+    sizes = {m.name: _megabytes(m.bytes + CONTEXT_BYTES) for m in found}
+    return {"": sizes[found[0].name], **sizes} if found and not deployment.site.centre.llm.get("endpoint") else sizes
 
 
 def _worker(model_bytes: int) -> int:

@@ -14,6 +14,8 @@ from typing import Any
 from kuulo import formats, languages, options, speakers
 from kuulo.deploy.base import Deployment
 from kuulo.deploy.portal import wording
+from kuulo.llm import tasks
+from kuulo.llm.tasks.base import Parameter
 from kuulo.models.manifest import ModelRef
 from kuulo.options import Option
 
@@ -24,6 +26,7 @@ FILES, OUTPUT, PLACE, EMAIL, MORE, HOURS = (
 ACCOUNTS = "auto_accounts"
 """The portal's own field: the user's accounts at the scheduler."""
 
+CHAT = "chat"
 GPU, CPU = "gpu", "cpu"
 """The places where a job may run."""
 
@@ -34,9 +37,9 @@ MOST_SPEAKERS = 12
 USUAL_FORMATS = ("txt", "docx", "srt", "vtt", "csv", "eaf")
 """Formats that stand on top; the others are behind "more"."""
 
-MAIN = ("language", "model", "speakers")
-OURS = frozenset({"device", "format", "output", "scratch", "then", "then_option", "threads", "workers"})
-"""Options that the form has in another way, that the place of the job decides, or that jobs do not take."""
+MAIN = ("language", "model", "speakers", "then")
+OURS = frozenset({"device", "format", "output", "scratch", "threads", "workers"})
+"""Options that the form has in another way, or that the place of the job decides."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,15 @@ def engines(deployment: Deployment, task: str = "transcribe") -> list[str]:
     return [e.name for e in deployment.engines if task in e.tasks and (allowed is None or e.name in allowed)]
 
 
+def language_models(deployment: Deployment) -> list[ModelRef]:
+    """The language models that can be asked here, the one first that is asked when none is named."""
+    known = set(engines(deployment, CHAT))
+    formats_ = {f for e in deployment.engines if e.name in known for f in e.model_formats}
+    named = deployment.site.centre.llm.get("model")
+    found = [m for m in models(deployment, CHAT) if m.format in formats_]
+    return sorted(found, key=lambda m: m.name != named)
+
+
 def value(option: Option, deployment: Deployment) -> Any:
     """The value that an option has here when nobody decides it."""
     site = deployment.site
@@ -117,7 +129,10 @@ def _is_offered(option: Option, deployment: Deployment) -> bool:
         return len(models(deployment, "diarize")) > 1
     if option.name in ("speaker_option", "roster"):
         return bool(engines(deployment, "diarize"))
-    return not option.engine or any(option.name in engine.options for engine in deployment.engines)
+    if option.name in ("then", "then_option"):
+        return bool(language_models(deployment) or deployment.site.centre.llm.get("endpoint"))
+    speech = [engine for engine in deployment.engines if CHAT not in engine.tasks]
+    return not option.engine or any(option.name in engine.options for engine in speech)
 
 
 def _field(option: Option, deployment: Deployment, *, more: bool = False) -> Field:
@@ -126,6 +141,8 @@ def _field(option: Option, deployment: Deployment, *, more: bool = False) -> Fie
     help_ = wording.HELP.get(option.name, option.help)
     if more and told and option.kind != "pairs":
         help_ += f" As usual here: {told}."
+    if option.name == "then_option" and len(names := [m.name for m in language_models(deployment)]) > 1:
+        help_ += f" Another language model: model=NAME, of {', '.join(names)}."
     made = {"label": wording.label(option), "help": wording.markdown(help_), **widget}
     if option.name in MAIN:
         made["value"] = told
@@ -155,6 +172,7 @@ def _choices(option: Option, deployment: Deployment) -> dict[str, Any] | None:
         "speaker_engine": lambda: [("the best one", ""), *_same(engines(deployment, "diarize"))],
         "speaker_model": lambda: [("the best one", ""), *_same([m.name for m in models(deployment, "diarize")])],
         "speakers": lambda: _speakers(deployment),
+        "then": lambda: [("nothing", ""), *_tasks()],
     }
     if option.name in lists:
         rows = lists[option.name]()
@@ -187,6 +205,20 @@ def _speakers(deployment: Deployment) -> list[tuple[str, str]]:
         rows += [("are told apart, however many they are", "auto")]
         rows += [("1 speaker" if n == 1 else f"{n} speakers", str(n)) for n in range(1, MOST_SPEAKERS + 1)]
     return [*rows, ("one on each channel of the recording", speakers.CHANNELS)]
+
+
+def _tasks() -> list[tuple[str, str]]:
+    """What a language model can do with transcripts."""
+    rows = []
+    for name, (_, help_) in tasks.TASKS.items():
+        needs = ", ".join(f"{p.name}=" for p in needed(name))
+        rows.append((f"{name}: {help_}" + (f" Needs {needs} under more options." if needs else ""), name))
+    return rows
+
+
+def needed(task: str) -> list[Parameter]:
+    """The parameters without which a task cannot be done. Raises UsageError when there is no such task."""
+    return [parameter for parameter in tasks.module(task).TASK.parameters if parameter.default is None]
 
 
 def _formats(deployment: Deployment) -> list[Field]:

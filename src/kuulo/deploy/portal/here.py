@@ -7,25 +7,19 @@ import sys
 from pathlib import Path
 
 import kuulo
-from kuulo import engines
-from kuulo.deploy.base import Deployment
+from kuulo.deploy.base import Deployment, usable
 from kuulo.site import Site
 
 
 def deployment(site: Site) -> Deployment:
     """A Deployment whose program is the command `kuulo` that runs now. Raises KuuloError."""
     environments, broken = site.environments().all()
-    found = {
-        spec.name: spec
-        for task in ("transcribe", "diarize")
-        for spec in engines.specs(task)
-        if spec.name not in broken and (spec.name in environments or engines.installed(spec))
-    }
+    found = tuple(spec for spec in usable(environments.__contains__) if (spec.environment or spec.name) not in broken)
     return Deployment(
         site,
         kuulo.__version__,
         _program().parent.parent,
-        tuple(found.values()),
+        found,
         tuple(site.model_stores().list()),
     )
 

@@ -19,6 +19,8 @@ from typing import Any
 from kuulo import formats, options
 from kuulo.deploy.portal import form, wording
 from kuulo.errors import UsageError
+from kuulo.llm import tasks
+from kuulo.llm.options import BY_NAME as OF_MODELS
 from kuulo.site import Site
 
 FILE = "request.json"
@@ -72,6 +74,7 @@ def understood(values: Mapping[str, str], site: Site) -> Request:
     if any(name.startswith(form.FORMAT) for name in values):
         given["format"] = tuple(written) or ("json",)
     _check_offered(given, site)
+    _check_following(given, site)
     if "output" not in site.forced:
         given["output"] = _output(values.get(form.OUTPUT, ""), recordings)
     return Request(recordings, given, _email(values.get(form.EMAIL, "")), values.get(form.PLACE) == form.GPU)
@@ -106,6 +109,30 @@ def _check_offered(given: Mapping[str, Any], site: Site) -> None:
                 looked_at=str(site.site_file or ""),
                 do="choose another, or leave it as it was",
             )
+
+
+ASKED = frozenset({"max_tokens", "model", "seed", "temperature", "top_p"})
+"""Options of a language model that the form takes; the others say where it is and how it is started."""
+
+
+def _check_following(given: Mapping[str, Any], site: Site) -> None:
+    """What a language model is to do afterwards has what it needs, and asks no other model than those that are here."""
+    told = given.get("then_option", site.defaults.get("then_option") or {})
+    called = wording.label(options.BY_NAME["then_option"])
+    for name in given.get("then_option", {}):
+        if name in OF_MODELS and name not in ASKED:
+            raise UsageError(f"{called}: {name} is not for the form", do="leave it out")
+    model = str(given.get("then_option", {}).get("model", ""))
+    if "/" in model or (model and site.centre.models is not None and model not in site.centre.models):
+        raise UsageError(f"{called}: the model {model!r} is not offered here", do="leave model= out, or name another")
+    if given.get("then"):
+        for task in tasks.names(str(given["then"])):
+            for parameter in form.needed(task):
+                if parameter.name not in told:
+                    raise UsageError(
+                        f"{wording.label(options.BY_NAME['then'])}: {task} needs {parameter.name}: {parameter.help}",
+                        do=f"write {parameter.name}=... under More options, {called}",
+                    )
 
 
 def _output(text: str, recordings: str) -> str:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from email.message import EmailMessage
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import quote
 
 from kuulo import atomic, naming, report
 from kuulo.errors import KuuloError
+from kuulo.llm.chain import PARTLY
 from kuulo.report import Outcome, Report
 
 FILE = "status.json"
@@ -51,7 +52,18 @@ def row(
     return said
 
 
-ORDER = (report.FAILED, IN_WORK, report.DONE, report.SKIPPED, WAITING)
+def row_of_task(one: Mapping[str, Any], names: str) -> Row:
+    """What the card says of a task of a language model on a transcript, by the report. `names`: of all tasks, for what
+    ended them all."""
+    source = f"{PurePath(one['source']).stem}: {one['task']}" if "source" in one else names
+    said: Row = {"name": source, "state": one["state"]}
+    # A name whose bytes are no text stands there in another way than on the disk: the folder has a link.
+    said["results"] = [link(path) for path in one.get("outputs", ()) if Path(path).exists()]
+    said |= {fact: one[fact] for fact in ("why", "do") if one.get(fact)}
+    return {**said, "warning": "; ".join(one["notes"])} if one.get("notes") else said
+
+
+ORDER = (report.FAILED, PARTLY, IN_WORK, report.DONE, report.SKIPPED, WAITING)
 
 
 def most_telling(rows: Sequence[Row]) -> list[Row]:
@@ -87,19 +99,30 @@ class Status:
         facts = {"what": error.what, "looked_at": error.looked_at, "do": error.do}
         self.write(state=REFUSED, error={name: fact for name, fact in facts.items() if fact})
 
-    def ended(self, made: Report, rows: Sequence[Row], *, stopped: bool = False) -> None:
-        """The run's own report is what counts."""
-        state = STOPPED if stopped else FAILED if made.count(report.FAILED) else DONE
+    def ended(self, made: Report, rows: Sequence[Row], followed: Sequence[Row] = (), *, stopped: bool = False) -> None:
+        """The run's own report is what counts, and what became of the tasks that followed."""
+        failed = made.count(report.FAILED) or any(each["state"] in (report.FAILED, PARTLY) for each in followed)
+        state = STOPPED if stopped else FAILED if failed else DONE
         self.write(state=state, elapsed_s=round(made.elapsed_ms / 1000), **counted(rows))
+
+    def follows(self, names: str, followed: Sequence[Row], number: int) -> None:
+        """Tasks of a language model are at work: `followed` of `number` of them have ended."""
+        self.write(state=RUNNING, then={"tasks": names, **counted(followed), "total": max(number, len(followed))})
 
     def mail(self, address: str) -> EmailMessage:
         """The mail about what became of it. Pure. It has numbers and no names of files: mail leaves the house."""
-        numbers = ", ".join(f"{number} {state}" for state, number in self.said.get("counts", {}).items())
+        numbers = _numbers(self.said)
+        if then := self.said.get("then"):
+            numbers += f"; {then['tasks']}: {_numbers(then) or 'nothing was done'}"
         made = EmailMessage()
         made["To"] = address
         made["Subject"] = f"Kuulo: {SUBJECTS.get(self.said['state'], 'it ended before it was done')}"
         made.set_content(f"{numbers or 'no recording was begun'}.\n\nThe card of the session in the portal has more.\n")
         return made
+
+
+def _numbers(said: Mapping[str, Any]) -> str:
+    return ", ".join(f"{number} {state}" for state, number in said.get("counts", {}).items())
 
 
 SUBJECTS = {

@@ -23,6 +23,8 @@ LABELS: Mapping[str, str] = {
     "roster": "File of voices with names",
     "speaker_option": "Other options for telling speakers apart",
     "speech_detection": "Leave out what holds no speech",
+    "then": "Afterwards, a language model makes",
+    "then_option": "Options of what is made afterwards",
     "to": "Stop at",
     "word_times": "Times for each word",
 }
@@ -41,6 +43,8 @@ HELP: Mapping[str, str] = {
     "speaker_model": "What tells speakers apart.",
     "speaker_option": "Handed to who tells speakers apart as they are: KEY=VALUE, one on a line.",
     "speakers": "Who says what.",
+    "then": "Of each transcript, beside it. It reads the transcripts here, and sends them nowhere.",
+    "then_option": "KEY=VALUE, one on a line: the language of a translation (to=fi), a code book (codebook=/PATH).",
 }
 """What the form says of options, where that is not what the command line says."""
 
