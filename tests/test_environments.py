@@ -367,7 +367,9 @@ def test_two_engines_that_contradict_each_other_transcribe_side_by_side(
 
 
 def test_check_path_list_and_run(made: dict[str, str], kuulo: Kuulo) -> None:
-    checked = kuulo("engines", "check", "whisper-cpp", env=made)
+    refused = kuulo("engines", "check", "whisper-cpp", "--engine-option", "no_such=1", env=made)
+    assert refused.returncode == 3 and "no_such" in refused.stderr, refused.stderr
+    checked = kuulo("engines", "check", "whisper-cpp", "--engine-option", "max_len=0", env=made)
     assert checked.returncode == 0 and "it heard 6 of 6 words" in checked.stdout, checked.stderr
     folder = Path(kuulo("engines", "path", "whisper-cpp", env=made).stdout.strip())
     assert folder.parent.parent == Path(made["KUULO_ENVIRONMENTS"])

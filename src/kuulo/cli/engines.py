@@ -230,15 +230,17 @@ def bundle(
 
 @engines.command()
 @click.argument("name")
+@click.option("--engine-option", "engine_options", multiple=True, metavar="KEY=VALUE",
+              help="What the engine cannot do without, as whisper-diarization's hf_home. May be repeated.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
-def check(name: str, as_json: bool) -> None:
+def check(name: str, engine_options: tuple[str, ...], as_json: bool) -> None:
     """Have an engine's environment transcribe a clip, or answer, offline."""
     from kuulo.cli.transcribe import stop_when_told
     from kuulo.environments import health
 
     stop_when_told()
     environment = _installed(name)
-    said = health.check(environment)
+    said = health.check(environment, engine_options)
     if as_json:
         click.echo(json.dumps({"engine": name, "said": said, "environment": environment.to_json()}, indent=1))
         return

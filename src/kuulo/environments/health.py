@@ -6,7 +6,9 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from kuulo import audio, engines, machine, miniature, naming, plan, report, run, runtimes, site, survey
 from kuulo.cli.progress import Quiet
@@ -31,8 +33,9 @@ ENOUGH = 0.75
 """Share of the clip's words that must be heard. A processor's rounding may cost the miniature one."""
 
 
-def check(environment: Environment) -> str:
-    """What the engine heard, in a sentence; raises CannotRun when it does not work.
+def check(environment: Environment, engine_options: Sequence[str] = ()) -> str:
+    """What the engine heard, in a sentence; raises CannotRun when it does not work. `engine_options`:
+    KEY=VALUE, what an engine that hears cannot do without.
 
     Engines that take Whisper models hear the miniature's clip with it, and have to know its words. The others hear the
     same clip, which need not be a voice that they know: there it is enough that they go through it. One for language
@@ -44,7 +47,7 @@ def check(environment: Environment) -> str:
         return _imported(environment, spec)
     with tempfile.TemporaryDirectory(prefix="kuulo-check-") as folder:
         home = Path(folder)
-        said = _heard(environment, spec, _model(spec, home), home)
+        said = _heard(environment, spec, _model(spec, home), home, engine_options)
     if not spec.model_formats:
         return "it went through a clip of speech"
     expected = miniature.CLIP_WORDS.split()
@@ -111,9 +114,12 @@ def _facts(environment: Environment, spec: EngineSpec, model: Model | None) -> F
     )
 
 
-def _heard(environment: Environment, spec: EngineSpec, model: Model | None, home: Path) -> str:
+def _heard(
+    environment: Environment, spec: EngineSpec, model: Model | None, home: Path, engine_options: Sequence[str]
+) -> str:
     """The clip's words, in lower case and without punctuation."""
-    given = {"engine": spec.name, "output": str(home / "out"), "scratch": str(home), "language": "en", "workers": "1"}
+    given: dict[str, Any] = {"engine": spec.name, "output": str(home / "out"), "scratch": str(home), "language": "en"}
+    given |= {"workers": "1", "engine_option": tuple(engine_options)}
     if model:
         given["model"] = model.name
     settings = site.settle(Site(), given, {})
