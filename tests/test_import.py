@@ -491,6 +491,22 @@ def test_the_master_and_what_is_beside_it_are_written(beside: Path) -> None:
     assert read_master(beside / "talk.json") == after
 
 
+def test_the_master_of_the_same_name_is_taken_where_none_is_named(beside: Path) -> None:
+    srt = beside / "talk.srt"
+    srt.write_text(srt.read_text().replace("samoin", "kuten myös"))
+    assert run(srt).exit_code == 0
+    assert read_master(beside / "talk.json").segments[1].text == " Kiitos, kuten myös teille."
+    elsewhere = srt.rename(beside / "other.srt")
+    for named, why in (
+        ([elsewhere], "no master copy of its name beside it"),
+        ([beside / "talk.json"], "no edited file is named"),
+        ([], "one edited file is imported at a time"),
+        ([beside / "talk.json", elsewhere, elsewhere], "one edited file is imported at a time"),
+    ):
+        refused = run(*named)
+        assert isinstance(refused.exception, UsageError) and why in refused.exception.what, refused.output
+
+
 def test_a_dry_run_writes_nothing(beside: Path) -> None:
     before = {p.name: p.read_bytes() for p in beside.iterdir()}
     new = beside / "new.srt"

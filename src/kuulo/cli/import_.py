@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +23,9 @@ FEWEST_WORDS, LEAST_SHARE = 20, 0.3
 
 
 @click.command(name="import")
-@click.argument("master", metavar="MASTER.json", type=click.Path(path_type=Path))
-@click.argument("edited", metavar="EDITED.{srt,vtt,TextGrid,eaf,docx}", type=click.Path(path_type=Path))
+@click.argument(
+    "files", nargs=-1, metavar="[MASTER.json] EDITED.{srt,vtt,TextGrid,eaf,docx}", type=click.Path(path_type=Path)
+)
 @click.option("--dry-run", is_flag=True, help="Say what would change, and write nothing.")
 @click.option(
     "--without", multiple=True, metavar="NAME",
@@ -31,13 +33,14 @@ FEWEST_WORDS, LEAST_SHARE = 20, 0.3
 )  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Write formats anew also where they hold something else, EDITED too.")
 @click.option("--force", is_flag=True, help="Import although hardly a word is the same.")
-def import_(master: Path, edited: Path, dry_run: bool, without: tuple[str, ...], overwrite: bool, force: bool) -> None:
+def import_(files: tuple[Path, ...], dry_run: bool, without: tuple[str, ...], overwrite: bool, force: bool) -> None:
     """Take what was edited in a subtitle editor, Praat, ELAN or Word into the master copy.
 
     Words that are still there keep their times. The master copy is written, and every format of it that is beside it
-    and was not edited.
+    and was not edited. Without MASTER.json it is the one of the same name beside the edited file.
 
     \b
+    kuulo import out/interview.srt
     kuulo import out/interview.json interview.docx --dry-run
     kuulo import out/interview.json interview.eaf --without notes
     """
@@ -45,6 +48,7 @@ def import_(master: Path, edited: Path, dry_run: bool, without: tuple[str, ...],
     from kuulo.formats.json import read_master
     from kuulo.imports.merge import merge
 
+    master, edited = _pair(files)
     before = read_master(master)
     stretches = imports.read(edited)
     names = {s.speaker for s in stretches}
@@ -60,6 +64,29 @@ def import_(master: Path, edited: Path, dry_run: bool, without: tuple[str, ...],
     if changes.nothing or dry_run:
         return
     _write(master, edited, before, _noted(after, edited, changes), overwrite)
+
+
+def _pair(files: Sequence[Path]) -> tuple[Path, Path]:
+    """The master copy and the edited file. Raises UsageError."""
+    from kuulo import naming
+
+    if not 1 <= len(files) <= 2:
+        raise UsageError(
+            "one edited file is imported at a time, into its master copy",
+            looked_at=" ".join(map(naming.shown, files)) or None,
+            do="kuulo import out/interview.json interview.docx",
+        )
+    edited = files[-1]
+    master = files[0] if len(files) == 2 else edited.with_suffix(".json")
+    if len(files) == 1 and (master == edited or not master.is_file()):
+        raise UsageError(
+            "the edited file has no master copy of its name beside it"
+            if master != edited
+            else "no edited file is named",
+            looked_at=naming.shown(master),
+            do=f"name both: kuulo import MASTER.json {naming.shown(edited) if master != edited else 'EDITED'}",
+        )
+    return master, edited
 
 
 def _check(changes: Changes, edited: Path, force: bool) -> None:
