@@ -10,20 +10,23 @@ import stat
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import recordings
-from kuulo import engines, plan, roster, site, survey
+from kuulo import conditions, engines, plan, roster, site, survey
 from kuulo.errors import UsageError
 from kuulo.formats import json as master
-from kuulo.roster import MARGIN, SURE, Match, Roster, Voice
+from kuulo.roster import MARGIN, RECORDED, Match, Roster, Voice
 from test_speakers import RATE, conversation
 
 Kuulo = Callable[..., subprocess.CompletedProcess[str]]
 ENCODER = "resemblyzer:0123"
+SURE = roster.SURE[RECORDED]
 
 
 def at(*distances: float) -> tuple[float, ...]:
@@ -44,7 +47,7 @@ def of(*names: str) -> Roster:
 def test_who_is_near_is_recognised_and_who_is_not_is_unknown() -> None:
     found = roster.identify(of("Anna"), {"S1": at(SURE - 0.01), "S2": at(SURE + 0.01)})
     assert {name: (m.name, round(m.distance, 3), m.sure) for name, m in found.items()} == {
-        "S1": ("Anna", SURE - 0.01, True), "S2": ("Anna", round(SURE + 0.01, 3), False),
+        "S1": ("Anna", round(SURE - 0.01, 3), True), "S2": ("Anna", round(SURE + 0.01, 3), False),
     }  # fmt: skip
     assert roster.identify(Roster(), {"S1": at(0.0)}) == {}
 
@@ -58,11 +61,74 @@ def test_between_two_voices_that_are_alike_nobody_is_sure() -> None:
     near = (1.0, 0.0, 0.0)
     alike = Roster(ENCODER, (Voice("Anna", near, 30.0), Voice("Bea", at(0.05, 1.0)[:3], 30.0)))
     (match,) = roster.identify(alike, {"S1": near}).values()
-    assert match.sure == (MARGIN <= 0.05)
+    assert match.sure and MARGIN * SURE <= 0.05
     (match,) = roster.identify(
         Roster(ENCODER, (Voice("Anna", near, 30.0), Voice("Bea", at(0.03, 1.0)[:3], 30.0))), {"S1": near}
     ).values()
     assert (match.name, match.sure) == ("Anna", False)
+
+
+def test_a_voice_is_known_where_it_sounds_otherwise(tmp_path: Path) -> None:
+    """By the limit of the condition under which it is nearest."""
+    limit = roster.SURE["telephone"]
+    anna = Voice("Anna", (1.0, 0.0, 0.0), 9.0, elsewhere={"telephone": (0.0, 1.0, 0.0), "by drum": (0.0, 0.0, 1.0)})
+    made = Roster(ENCODER, (anna, Voice("Bo", (*at(0.3), 0.0), 9.0)))
+    found = roster.identify(made, {"S1": at(1.0, limit - 0.01), "S2": at(1.0, limit + 0.01), "S3": (0.0, 0.0, 1.0)})
+    assert [m.sure for m in found.values()] == [True, False, False]
+    assert found["S1"].name == found["S2"].name == "Anna"
+    assert found["S1"].distance == pytest.approx(limit - 0.01)
+    roster.write(tmp_path / "r.json", made)
+    assert roster.read(tmp_path / "r.json") == made
+    old = json.loads((tmp_path / "r.json").read_text())
+    for voice in old["voices"]:
+        del voice["elsewhere"]
+    (tmp_path / "r.json").write_text(json.dumps(old))
+    assert roster.read(tmp_path / "r.json").voices[0].heard == {RECORDED: (1.0, 0.0, 0.0)}
+
+
+def test_clips_count_by_their_length_elsewhere_too() -> None:
+    one = roster.enrolled(Roster(), "Anna", [1.0, 0.0], 30.0, ENCODER, {"telephone": [0.0, 2.0]})
+    two = roster.enrolled(
+        one, "Anna", [1.0, 0.0], 10.0, ENCODER, {"telephone": [3.0, 0.0], "room of 0.3 s": [0.0, 1.0]}
+    )
+    (voice,) = two.voices
+    assert voice.elsewhere["telephone"] == pytest.approx((1 / math.sqrt(10), 3 / math.sqrt(10)))
+    assert voice.elsewhere["room of 0.3 s"] == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("condition", conditions.CONDITIONS)
+def test_sound_elsewhere(condition: str) -> None:
+    samples, _ = conversation(["en-us+f2"], LONG)
+    found = conditions.heard(samples, condition)
+    assert found.shape == samples.shape and found.dtype == np.float32
+    assert np.abs(found).max() == pytest.approx(0.9)
+    assert np.array_equal(found, conditions.heard(samples, condition)), "the same again"
+    assert np.allclose(found, conditions.heard(0.1 * samples, condition), atol=1e-3), "however loud it is"
+    assert not np.isnan(conditions.heard(samples * 0, condition)).any()
+    assert set(roster.SURE) == {RECORDED, *conditions.CONDITIONS}
+
+
+def test_noise_rooms_and_telephones_are_what_they_are_called() -> None:
+    samples, _ = conversation(["en-us+f2"], LONG)
+
+    def power(sound: Any, low: float, high: float) -> float:
+        spectrum = np.abs(np.fft.rfft(sound)) ** 2
+        bins = np.fft.rfftfreq(len(sound), 1 / RATE)
+        return float(spectrum[(bins >= low) & (bins < high)].sum())
+
+    loud = samples[np.abs(samples) > 0.01 * np.abs(samples).max()]
+    for below in (20, 8):
+        added = conditions._noise(samples, below) - samples
+        assert 10 * math.log10(np.mean(loud**2) / np.mean(added**2)) == pytest.approx(below, abs=0.1)
+    pink = conditions._noise(samples, 0, 1) - samples
+    assert power(pink, 200, 400) == pytest.approx(power(pink, 2000, 4000), rel=0.1), "as much in each octave"
+    telephone = conditions.heard(samples, "telephone")
+    assert power(telephone, 4200, 8000) < 1e-3 * power(telephone, 0, 8000)
+    click = np.zeros(RATE)
+    click[0] = 1
+    echo = conditions._room(click, 0.5, 1.0)
+    early, late = np.mean(echo[800:1600] ** 2), np.mean(echo[4000:4800] ** 2)
+    assert 10 * math.log10(early / late) == pytest.approx(60 * 0.2 / 0.5, abs=2)
 
 
 def test_nobody_is_sure_by_voices_whose_limits_were_not_measured() -> None:
@@ -170,6 +236,18 @@ def test_a_name_over_all_recordings(kuulo: Kuulo, tmp_path: Path) -> None:
     read = master.read_master(tmp_path / "out" / "talk.speakers.json")
     assert [s.label for s in read.speakers] == ["unknown (S1)", "Anna Ö"]
     assert "unknown (S1)" in kuulo("speakers", "list", "out/talk.speakers.json").stdout
+
+
+def test_a_name_also_by_telephone_and_in_a_room(kuulo: Kuulo, tmp_path: Path) -> None:
+    for name, voice in (("Anna", "f2"), ("Bert", "m3")):
+        assert kuulo("speakers", "enrol", name, clip(tmp_path / f"{name}.wav", [voice], LONG)).returncode == 0
+    samples, _ = conversation(["en-us+m3", "en-us+f2"], OTHER)
+    for condition in ("telephone", "room of 0.3 s"):
+        talk = recordings.wav(tmp_path / f"{condition}.wav", conditions.heard(samples, condition), RATE)
+        done = kuulo("diarize", talk, "--speakers", "2", "--roster", "kuulo-roster.json", "-o", "out")
+        assert done.returncode == 0, done.stderr
+        read = master.read_master(tmp_path / "out" / f"{condition}.speakers.json")
+        assert [s.label for s in read.speakers] == ["Bert", "Anna"], condition
 
 
 def test_what_cannot_be_enrolled(kuulo: Kuulo, tmp_path: Path) -> None:

@@ -4,7 +4,8 @@
     without     the roster without somebody
     identify    who a recording's speakers are, as far as that is sure
 
-A voice is an embedding of one encoder (`Diarization.voices`); embeddings of different encoders cannot be compared.
+A voice is an embedding of one encoder (`Diarization.voices`); embeddings of different encoders cannot be compared. It
+is kept as it was recorded and as it would sound elsewhere (conditions.py): with noise, in a room, by telephone.
 Embeddings are personal data: they are in the roster's file alone, which nobody but its owner may read, and never in
 a transcript, a journal or a log.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from kuulo import atomic, naming
@@ -23,14 +24,25 @@ from kuulo.errors import CannotRun, UsageError
 SCHEMA = 1
 USUAL = Path("kuulo-roster.json")
 
-SURE = 0.12
-"""Cosine distance up to which two voices are one person's, of resemblyzer's embeddings. Measured on 11 people (voice
-prompts and a game's actors, from Debian's packages; 45 s enrolled, 20 s heard four times, the same sound quality): to
-one's own voice 0.02 to 0.09 for nine of ten, to other people's at least 0.19. Noise 15 dB below, a telephone's band or
-a room moves a voice by 0.1 to 0.35 from itself and not nearer to others: then it stays unknown."""
+RECORDED = "as recorded"
+SURE: Mapping[str, float] = {
+    RECORDED: 0.115,
+    "white noise 20 dB below": 0.096,
+    "white noise 12 dB below": 0.038,
+    "pink noise 15 dB below": 0.096,
+    "pink noise 8 dB below": 0.05,
+    "room of 0.3 s": 0.072,
+    "room of 0.6 s": 0.062,
+    "room of 0.4 s with noise": 0.079,
+    "telephone": 0.068,
+}
+"""Cosine distance up to which two voices are one person's, of resemblyzer's embeddings, by the condition under which
+the enrolled one is heard: four fifths of the least distance between different people, nine tenths as recorded. Measured
+on 9 voices enrolled with 45 s and 66 that were heard, in 19 conditions (1767 clips; voice prompts, children's programs
+and games in Debian's packages)."""
 
-MARGIN = 0.04
-"""How much further away the next enrolled voice must be."""
+MARGIN = 1 / 3
+"""How much further away the next enrolled voice must be, in parts of what is sure."""
 
 MEASURED = ("resemblyzer",)
 """Engines for whose voices these two were measured. By others' nobody is named: how far apart their voices are is not
@@ -42,12 +54,19 @@ LEAST_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Voice:
-    """Somebody's voice: an embedding of length 1 over `seconds` of speech in `clips` clips."""
+    """Somebody's voice: an embedding of length 1 over `seconds` of speech in `clips` clips, and what it would be under
+    some of CONDITIONS."""
 
     name: str
     embedding: tuple[float, ...]
     seconds: float
     clips: int = 1
+    elsewhere: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    @property
+    def heard(self) -> dict[str, tuple[float, ...]]:
+        """The embeddings for which there is a limit, by condition."""
+        return {RECORDED: self.embedding, **{c: e for c, e in self.elsewhere.items() if c in SURE}}
 
 
 @dataclass(frozen=True)
@@ -71,9 +90,16 @@ class Match:
     sure: bool
 
 
-def enrolled(roster: Roster, name: str, embedding: Sequence[float], seconds: float, encoder: str) -> Roster:
-    """The roster with one more clip of a voice; the clips of one person count by their length. Raises UsageError for
-    another encoder's embedding, and for too little speech."""
+def enrolled(
+    roster: Roster,
+    name: str,
+    embedding: Sequence[float],
+    seconds: float,
+    encoder: str,
+    elsewhere: Mapping[str, Sequence[float]] | None = None,
+) -> Roster:
+    """The roster with one more clip of a voice; the clips of one person count by their length. `elsewhere`: the clip's
+    embedding under CONDITIONS. Raises UsageError for another encoder's embedding, and for too little speech."""
     if seconds < LEAST_SECONDS:
         raise UsageError(
             f"{seconds:.1f} s of speech are too little to know a voice by",
@@ -81,10 +107,16 @@ def enrolled(roster: Roster, name: str, embedding: Sequence[float], seconds: flo
         )
     check_encoder(roster, encoder)
     before = next((voice for voice in roster.voices if voice.name == name), None)
-    made = Voice(name, _unit(embedding), seconds)
+    made = Voice(name, _unit(embedding), seconds, elsewhere={c: _unit(e) for c, e in (elsewhere or {}).items()})
     if before:
-        both = [a * before.seconds + b * seconds for a, b in zip(before.embedding, made.embedding, strict=True)]
-        made = Voice(name, _unit(both), before.seconds + seconds, before.clips + 1)
+
+        def mean(old: Sequence[float], new: Sequence[float]) -> tuple[float, ...]:
+            return _unit([a * before.seconds + b * seconds for a, b in zip(old, new, strict=True)])
+
+        both = {c: mean(e, made.elsewhere[c]) for c, e in before.elsewhere.items() if c in made.elsewhere}
+        joined = {**before.elsewhere, **made.elsewhere, **both}
+        whole = mean(before.embedding, made.embedding)
+        made = Voice(name, whole, before.seconds + seconds, before.clips + 1, joined)
     others = tuple(voice for voice in roster.voices if voice.name != name)
     return replace(roster, encoder=encoder, voices=(*others, made))
 
@@ -109,24 +141,32 @@ def check_encoder(roster: Roster, encoder: str) -> None:
 
 
 def identify(roster: Roster, voices: Mapping[str, Sequence[float]]) -> dict[str, Match]:
-    """For each speaker, by the names of `voices`, the enrolled voice that is nearest; nothing for an empty roster. No
-    voice is surely two speakers': the nearer has it. Nobody is sure by voices for which no limits were MEASURED."""
-    found = {}
+    """For each speaker, by the names of `voices`, the enrolled voice that is nearest under one condition or another, by
+    what is SURE there; nothing for an empty roster. No voice is surely two speakers': the nearer has it. Nobody is sure
+    by voices for which no limits were MEASURED."""
+    found: dict[str, tuple[float, Match]] = {}
     measured = roster.engine in MEASURED
     for speaker, embedding in voices.items():
         unit = _unit(embedding)
-        ranked = sorted((_distance(unit, voice.embedding), voice.name) for voice in roster.voices)
+        ranked = sorted((*_nearest(voice, unit), voice.name) for voice in roster.voices)
         if ranked:
-            apart = ranked[1][0] - ranked[0][0] if len(ranked) > 1 else math.inf
-            found[speaker] = Match(ranked[0][1], ranked[0][0], measured and ranked[0][0] <= SURE and apart >= MARGIN)
+            share, distance, name = ranked[0]
+            apart = ranked[1][0] - share if len(ranked) > 1 else math.inf
+            found[speaker] = share, Match(name, distance, measured and share <= 1 and apart >= MARGIN)
     nearest: dict[str, float] = {}
-    for match in found.values():
+    for share, match in found.values():
         if match.sure:
-            nearest[match.name] = min(match.distance, nearest.get(match.name, math.inf))
+            nearest[match.name] = min(share, nearest.get(match.name, math.inf))
     return {
-        speaker: replace(match, sure=match.sure and match.distance == nearest[match.name])
-        for speaker, match in found.items()
+        speaker: replace(match, sure=match.sure and share == nearest[match.name])
+        for speaker, (share, match) in found.items()
     }
+
+
+def _nearest(voice: Voice, embedding: tuple[float, ...]) -> tuple[float, float]:
+    """How far a voice is from an embedding where it is nearest: in parts of what is SURE there, and as it is."""
+    distances = {condition: _distance(embedding, one) for condition, one in voice.heard.items()}
+    return min((distance / SURE[condition], distance) for condition, distance in distances.items())
 
 
 def read(path: Path) -> Roster:
@@ -137,7 +177,13 @@ def read(path: Path) -> Roster:
         if said["schema"] > SCHEMA:
             raise ValueError(f"it was written by a newer Kuulo (schema {said['schema']})")
         voices = tuple(
-            Voice(str(v["name"]), tuple(float(x) for x in v["embedding"]), float(v["seconds"]), int(v["clips"]))
+            Voice(
+                str(v["name"]),
+                tuple(float(x) for x in v["embedding"]),
+                float(v["seconds"]),
+                int(v["clips"]),
+                {str(c): tuple(float(x) for x in e) for c, e in v.get("elsewhere", {}).items()},
+            )
             for v in said["voices"]
         )
         return Roster(str(said["encoder"]), voices)

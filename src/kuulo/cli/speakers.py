@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,13 @@ import click
 from kuulo.cli import flags
 
 if TYPE_CHECKING:
+    from kuulo.plan import Facts
     from kuulo.roster import Roster
+    from kuulo.site import Site
+
+
+LONGEST_MS = 120_000
+"""How much of a clip is also heard under other conditions."""
 
 
 @click.group()
@@ -107,9 +113,9 @@ def enrol(name: str, clips: tuple[Path, ...], roster: Path | None, **arguments: 
     if not name.strip() or any(ord(letter) < 32 for letter in name):
         raise UsageError(f"{name!r} is no name", do="kuulo speakers enrol Anna anna.wav")
     read = rosters.read(path) if path.exists() else rosters.Roster()
-    for clip, voice, seconds, encoder in _voices(tuple(dict.fromkeys(clips)), read, flags.typed(arguments)):
+    for clip, voice, seconds, encoder, elsewhere in _voices(tuple(dict.fromkeys(clips)), read, flags.typed(arguments)):
         try:
-            read = rosters.enrolled(read, name.strip(), voice, seconds, encoder)
+            read = rosters.enrolled(read, name.strip(), voice, seconds, encoder, elsewhere)
         except UsageError as error:
             raise UsageError(f"{naming.shown(clip)}: {error.what}", looked_at=error.looked_at, do=error.do) from error
     rosters.write(path, read)
@@ -125,12 +131,14 @@ def enrol(name: str, clips: tuple[Path, ...], roster: Path | None, **arguments: 
 
 def _voices(
     clips: tuple[Path, ...], roster: Roster, engine: dict[str, Any]
-) -> Iterator[tuple[Path, list[float], float, str]]:
-    """Each clip, its voice's embedding, the seconds of speech in it, and the encoder. `engine`: the options that say
-    which; else it is the roster's. Raises UsageError for a clip that cannot be heard, or has several voices or none."""
+) -> Iterator[tuple[Path, list[float], float, str, dict[str, list[float]]]]:
+    """Each clip, its voice's embedding, the seconds of speech in it, the encoder, and its embeddings elsewhere.
+    `engine`: the options that say which; else it is the roster's. Raises UsageError for a clip that cannot be heard, or
+    has several voices or none."""
     import tempfile
 
     from kuulo import audio, naming, plan, run, site, survey
+    from kuulo import roster as rosters
     from kuulo.cli import progress
     from kuulo.errors import UsageError
 
@@ -159,7 +167,34 @@ def _voices(
                 )
             ((_, voice),) = work.voices.items()
             seconds = sum(turn.end_ms - turn.start_ms for turn in work.turns or ()) / 1000
-            yield clip, voice, seconds, work.encoder
+            measured = resolved.engine in rosters.MEASURED
+            yield clip, voice, seconds, work.encoder, _elsewhere(clip, files, given, facts) if measured else {}
+
+
+def _elsewhere(clip: Path, files: Site, given: Mapping[str, Any], facts: Facts) -> dict[str, list[float]]:
+    """The embeddings of a clip's voice as it would sound under other conditions, where it can still be heard. `given`:
+    the options by which the clip was heard."""
+    import tempfile
+
+    import numpy as np
+
+    from kuulo import audio, conditions, plan, run, site
+    from kuulo.cli import progress
+    from kuulo.engines.programs import write_wav
+
+    with tempfile.TemporaryDirectory(prefix="kuulo-enrol-") as place:
+        settings = site.settle(files, {**given, "speakers": "1", "output": f"{place}/out"})
+        resolved = plan.resolve_diarization(settings, facts, len(conditions.CONDITIONS))
+        sound = Path(place) / "sound.f32"
+        audio.decode(clip, sound, to_ms=LONGEST_MS)
+        samples = np.fromfile(sound, "<f4")
+        copies = {condition: Path(place) / f"{condition}.wav" for condition in conditions.CONDITIONS}
+        for condition, copy in copies.items():
+            write_wav(conditions.heard(samples, condition), copy)
+        job = run.Run(resolved, [audio.Recording(copy) for copy in copies.values()], [], progress.watcher(quiet=True))
+        job.go()
+        pairs = zip(copies, job.works, strict=True)
+        return {condition: next(iter(work.voices.values())) for condition, work in pairs if len(work.voices) == 1}
 
 
 @speakers.command(name="roster")
