@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-RATE = 16_000
+from kuulo.engines.base import SAMPLE_RATE
+
 SILENT = 0.01
 """Of the loudest sample: what is below is not counted as speech, when noise is so many dB below it."""
 
@@ -25,7 +26,7 @@ def _noise(samples: Any, below_db: float, slope: float = 0.0) -> Any:
 
     count = len(samples)
     spectrum = np.fft.rfft(np.random.default_rng(1).normal(size=count))
-    spectrum *= np.maximum(np.fft.rfftfreq(count, 1 / RATE), 50) ** (-slope / 2)
+    spectrum *= np.maximum(np.fft.rfftfreq(count, 1 / SAMPLE_RATE), 50) ** (-slope / 2)
     noise = np.fft.irfft(spectrum, count)
     loud = samples[np.abs(samples) > SILENT * np.abs(samples).max(initial=0)]
     level = float(np.sqrt(np.mean(loud**2))) if len(loud) else 0.0
@@ -38,9 +39,9 @@ def _room(samples: Any, decay_s: float, direct: float) -> Any:
     import numpy as np
     from scipy.signal import fftconvolve
 
-    times = np.arange(int(1.2 * decay_s * RATE)) / RATE
+    times = np.arange(int(1.2 * decay_s * SAMPLE_RATE)) / SAMPLE_RATE
     echo = np.random.default_rng(2).normal(size=len(times)) * 10 ** (-3 * times / decay_s)
-    echo[: int(DIRECT_S * RATE)] = 0
+    echo[: int(DIRECT_S * SAMPLE_RATE)] = 0
     echo /= np.sqrt(np.sum(echo**2))
     echo[0] = direct
     return fftconvolve(samples, echo)[: len(samples)]
@@ -51,7 +52,7 @@ def _telephone(samples: Any) -> Any:
     import numpy as np
     from scipy.signal import butter, resample_poly, sosfilt
 
-    band = sosfilt(butter(4, [300, 3400], "bandpass", fs=RATE // 2, output="sos"), resample_poly(samples, 1, 2))
+    band = sosfilt(butter(4, [300, 3400], "bandpass", fs=SAMPLE_RATE // 2, output="sos"), resample_poly(samples, 1, 2))
     band *= 0.9 / max(float(np.abs(band).max(initial=0)), 1e-6)
     coded = np.round(np.sign(band) * np.log1p(255 * np.abs(band)) / np.log(256) * 127) / 127
     heard = np.sign(coded) * (256 ** np.abs(coded) - 1) / 255

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from kuulo import access, engines, machine
-from kuulo.engines.base import EngineSpec
 from kuulo.errors import KuuloError
 from kuulo.plan import Facts, Model
 from kuulo.site import Site
@@ -25,9 +24,6 @@ def facts(site: Site) -> Facts:
     }
     out = {*broken, *denied}
 
-    def is_in(spec: EngineSpec) -> bool:
-        return (spec.environment or spec.name) in environments
-
     models = access.allowed(site.centre, "models", groups)
 
     def is_offered(ref: Any) -> bool:
@@ -43,7 +39,8 @@ def facts(site: Site) -> Facts:
     return Facts(
         machine=machine.this(),
         installed={
-            s.name: not out & {s.name, s.environment} and (is_in(s) or engines.installed(s)) for s in engines.every()
+            s.name: not out & {s.name, s.environment} and (s.home in environments or engines.installed(s))
+            for s in engines.every()
         },
         environments=environments,
         broken=broken,

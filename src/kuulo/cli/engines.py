@@ -87,7 +87,7 @@ def _rows(environments: Mapping[str, Environment], broken: Container[str]) -> li
     rows = []
     every = {spec.name: spec for task in ("transcribe", "diarize", "chat") for spec in table.specs(task)}
     for spec in every.values():
-        version, environment = None, environments.get(spec.environment or spec.name)
+        version, environment = None, environments.get(spec.home)
         if environment:
             version = environment.version(spec.package) or "unknown"
         elif spec.name not in broken and table.installed(spec):
@@ -107,8 +107,8 @@ def _rows(environments: Mapping[str, Environment], broken: Container[str]) -> li
                 "licence": spec.licence,
                 "url": spec.url,
                 "install": spec.install,
-                "home": spec.environment or spec.name,
-                "installable": recipe.has(spec.environment or spec.name),
+                "home": spec.home,
+                "installable": recipe.has(spec.home),
                 "environment": environment.to_json() if environment else None,
             }
         )

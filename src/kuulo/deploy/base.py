@@ -3,14 +3,16 @@ anything else."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kuulo import engines
 from kuulo.engines.base import EngineSpec
 from kuulo.environments.installed import Environment
+from kuulo.llm.endpoint import CHAT
 from kuulo.models.manifest import ModelRef
+from kuulo.plan import DIARIZE, TRANSCRIBE
 from kuulo.site import Site
 
 
@@ -26,10 +28,11 @@ Files = Mapping[str, File]
 """By path below the folder of the target, with `/` between the parts."""
 
 
-def usable(there: Callable[[str], bool]) -> tuple[EngineSpec, ...]:
-    """The engines of every task that can be used, each once. `there`: whether an engine's own environment is there."""
-    every = {spec.name: spec for task in ("transcribe", "diarize", "chat") for spec in engines.specs(task)}
-    return tuple(s for s in every.values() if there(s.environment or s.name) or engines.installed(s))
+def usable(environments: Container[str]) -> tuple[EngineSpec, ...]:
+    """The engines of every task that can be used, each once: those of these environments, and such as are installed
+    beside Kuulo."""
+    every = {spec.name: spec for task in (TRANSCRIBE, DIARIZE, CHAT) for spec in engines.specs(task)}
+    return tuple(s for s in every.values() if s.home in environments or engines.installed(s))
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ TARGETS: Mapping[str, Callable[[Deployment], Files]] = {
 def deployment(site: Site, where: Versions, version: str) -> Deployment:
     """What a version would be now. Raises CannotRun when an engine's environment is broken."""
     environments = of_site(site)
-    found = usable(environments.__contains__)
+    found = usable(environments)
     return Deployment(
         site=site,
         version=version,

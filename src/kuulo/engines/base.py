@@ -108,6 +108,11 @@ class EngineSpec:
     schema_as: str = "json_schema"
     same_seed_same_text: bool = False
 
+    @property
+    def home(self) -> str:
+        """The engine in whose environment it is."""
+        return self.environment or self.name
+
     def files_of(self, raw: Mapping[str, Any]) -> Dict[str, str]:
         """The raw options that are `files`, with what is relative, or begins with ~, made absolute: an engine stands
         elsewhere than who names them."""

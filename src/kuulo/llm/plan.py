@@ -358,7 +358,7 @@ def _with_server(settings: Settings, known: ChatFacts, spec: EngineSpec, model: 
         threads=int(values["threads"] or machine.cores),
         need=need,
         on_gpu=on_gpu,
-        environment=known.facts.environments.get(spec.environment or spec.name),
+        environment=known.facts.environments.get(spec.home),
         notes=tuple(notes),
     )
 

@@ -183,5 +183,5 @@ def _without_gpu(spec: EngineSpec, facts: Facts) -> str:
     """Why an engine cannot use a GPU; nothing when it can."""
     if "cuda" not in spec.devices:
         return "it uses no GPU"
-    environment = facts.environments.get(spec.environment or spec.name)
+    environment = facts.environments.get(spec.home)
     return "it is installed for the CPU" if environment and environment.variant == "cpu" else ""

@@ -15,6 +15,7 @@ from kuulo import formats, languages, options, speakers
 from kuulo.deploy.base import Deployment
 from kuulo.deploy.portal import wording
 from kuulo.llm import tasks
+from kuulo.llm.endpoint import CHAT
 from kuulo.llm.tasks.base import Parameter
 from kuulo.models.manifest import ModelRef
 from kuulo.options import Option
@@ -26,7 +27,6 @@ FILES, OUTPUT, PLACE, EMAIL, MORE, HOURS = (
 ACCOUNTS = "auto_accounts"
 """The portal's own field: the user's accounts at the scheduler."""
 
-CHAT = "chat"
 GPU, CPU = "gpu", "cpu"
 """The places where a job may run."""
 

@@ -14,7 +14,7 @@ from kuulo.site import Site
 def deployment(site: Site) -> Deployment:
     """A Deployment whose program is the command `kuulo` that runs now. Raises KuuloError."""
     environments, broken = site.environments().all()
-    found = tuple(spec for spec in usable(environments.__contains__) if (spec.environment or spec.name) not in broken)
+    found = tuple(spec for spec in usable(environments) if spec.home not in broken)
     return Deployment(
         site,
         kuulo.__version__,
