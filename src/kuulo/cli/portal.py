@@ -133,7 +133,7 @@ class Card(progress.Lines):
     def __init__(self, status: Status, found: Found, asked: Request, then: Following | None = None) -> None:
         super().__init__()
         self._then = then
-        self._followed: list[dict[str, Any]] = []
+        self._followed: list[Mapping[str, Any]] = []
         self._report: Report | None = None
         self._status, self._found, self._top, self._on_gpu = status, found, Path(asked.recordings), asked.on_gpu
         self._begun: set[str] = set()
@@ -187,39 +187,31 @@ class Card(progress.Lines):
         if self._then is None:
             self._status.ended(report, self._rows())
         else:
-            self._tell()
-            self._follows()
+            self._tell(then=self._following())
 
     def followed(self, one: Followed) -> None:
-        self._add(one.to_json())
+        self._followed.append(one.to_json())
         if self._status.due:
-            self._follows()
+            self._status.write(then=self._following())
 
     def over(self, ended: Sequence[Mapping[str, Any]]) -> None:
-        for one in ended[len(self._followed) :]:  # what ended them all
-            self._add(one)
-        self._follows()
+        self._followed = list(ended)  # also what ended them all
         assert self._report is not None
-        self._status.ended(self._report, self._rows(), self._followed)
+        self._status.ended(self._report, self._rows(), self._following())
 
     def cut_short(self) -> None:
         """It was told to stop while a language model worked."""
-        if self._report is not None:
-            self._follows()
-            self._status.ended(self._report, self._rows(), self._followed, stopped=True)
+        if self._then is not None and self._report is not None:
+            self._status.ended(self._report, self._rows(), self._following(), stopped=True)
 
-    def _add(self, one: Mapping[str, Any]) -> None:
+    def _following(self) -> dict[str, Any]:
+        from kuulo import report
         from kuulo.deploy.portal import status
 
-        assert self._then is not None
-        self._followed.append(status.row_of_task(one, self._then.names))
-
-    def _follows(self) -> None:
-        from kuulo import report
-
         assert self._then is not None and self._report is not None
+        rows = [status.row_of_task(one, self._then.names) for one in self._followed]
         transcripts = self._report.count(report.DONE) + self._report.count(report.SKIPPED)
-        self._status.follows(self._then.names, self._followed, transcripts * len(self._then.chain.links))
+        return status.following(self._then.names, rows, transcripts * len(self._then.chain.links))
 
     def _tell(self, **said: Any) -> None:
         from kuulo.deploy.portal import status

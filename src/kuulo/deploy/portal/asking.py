@@ -107,9 +107,10 @@ def _memory(deployment: Deployment, workers: int) -> dict[str, int]:
 def _following(deployment: Deployment) -> dict[str, int]:
     """MB for a language model by its name, which works when those of speech have ended; "" is the one that is asked
     where none is named. An endpoint takes nothing here."""
-    found = form.language_models(deployment)
-    sizes = {m.name: _megabytes(m.bytes + CONTEXT_BYTES) for m in found}
-    return {"": sizes[found[0].name], **sizes} if found and not deployment.site.centre.llm.get("endpoint") else sizes
+    if deployment.site.centre.llm.get("endpoint"):
+        return {}
+    sizes = {m.name: _megabytes(m.bytes + CONTEXT_BYTES) for m in form.language_models(deployment)}
+    return {"": next(iter(sizes.values()), 0), **sizes}
 
 
 def _worker(model_bytes: int) -> int:

@@ -117,14 +117,15 @@ ASKED = frozenset({"max_tokens", "model", "seed", "temperature", "top_p"})
 
 def _check_following(given: Mapping[str, Any], site: Site) -> None:
     """What a language model is to do afterwards has what it needs, and asks no other model than those that are here."""
-    told = given.get("then_option", site.defaults.get("then_option") or {})
+    asked = given.get("then_option", {})
     called = wording.label(options.BY_NAME["then_option"])
-    for name in given.get("then_option", {}):
+    for name in asked:
         if name in OF_MODELS and name not in ASKED:
             raise UsageError(f"{called}: {name} is not for the form", do="leave it out")
-    model = str(given.get("then_option", {}).get("model", ""))
+    model = str(asked.get("model", ""))
     if "/" in model or (model and site.centre.models is not None and model not in site.centre.models):
         raise UsageError(f"{called}: the model {model!r} is not offered here", do="leave model= out, or name another")
+    told = asked or site.defaults.get("then_option") or {}
     if given.get("then"):
         for task in tasks.names(str(given["then"])):
             for parameter in form.needed(task):

@@ -99,15 +99,14 @@ class Status:
         facts = {"what": error.what, "looked_at": error.looked_at, "do": error.do}
         self.write(state=REFUSED, error={name: fact for name, fact in facts.items() if fact})
 
-    def ended(self, made: Report, rows: Sequence[Row], followed: Sequence[Row] = (), *, stopped: bool = False) -> None:
-        """The run's own report is what counts, and what became of the tasks that followed."""
-        failed = made.count(report.FAILED) or any(each["state"] in (report.FAILED, PARTLY) for each in followed)
+    def ended(
+        self, made: Report, rows: Sequence[Row], then: Mapping[str, Any] | None = None, *, stopped: bool = False
+    ) -> None:
+        """The run's own report is what counts, and what became of the tasks that followed (`following`)."""
+        failed = made.count(report.FAILED) or (then and {report.FAILED, PARTLY} & then["counts"].keys())
         state = STOPPED if stopped else FAILED if failed else DONE
-        self.write(state=state, elapsed_s=round(made.elapsed_ms / 1000), **counted(rows))
-
-    def follows(self, names: str, followed: Sequence[Row], number: int) -> None:
-        """Tasks of a language model are at work: `followed` of `number` of them have ended."""
-        self.write(state=RUNNING, then={"tasks": names, **counted(followed), "total": max(number, len(followed))})
+        told = {"then": then} if then else {}
+        self.write(state=state, elapsed_s=round(made.elapsed_ms / 1000), **counted(rows), **told)
 
     def mail(self, address: str) -> EmailMessage:
         """The mail about what became of it. Pure. It has numbers and no names of files: mail leaves the house."""
@@ -123,6 +122,11 @@ class Status:
 
 def _numbers(said: Mapping[str, Any]) -> str:
     return ", ".join(f"{number} {state}" for state, number in said.get("counts", {}).items())
+
+
+def following(names: str, followed: Sequence[Row], number: int) -> dict[str, Any]:
+    """Of tasks of a language model, `number` in all: those that have ended."""
+    return {"tasks": names, **counted(followed), "total": max(number, len(followed))}
 
 
 SUBJECTS = {
