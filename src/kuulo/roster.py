@@ -113,10 +113,14 @@ def enrolled(
         def mean(old: Sequence[float], new: Sequence[float]) -> tuple[float, ...]:
             return _unit([a * before.seconds + b * seconds for a, b in zip(old, new, strict=True)])
 
-        both = {c: mean(e, made.elsewhere[c]) for c, e in before.elsewhere.items() if c in made.elsewhere}
-        joined = {**before.elsewhere, **made.elsewhere, **both}
-        whole = mean(before.embedding, made.embedding)
-        made = Voice(name, whole, before.seconds + seconds, before.clips + 1, joined)
+        joined = {c: mean(before.elsewhere.get(c, e), e) for c, e in made.elsewhere.items()}
+        made = Voice(
+            name,
+            mean(before.embedding, made.embedding),
+            before.seconds + seconds,
+            before.clips + 1,
+            {**before.elsewhere, **joined},
+        )
     others = tuple(voice for voice in roster.voices if voice.name != name)
     return replace(roster, encoder=encoder, voices=(*others, made))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +131,7 @@ def enrol(name: str, clips: tuple[Path, ...], roster: Path | None, **arguments: 
 
 def _voices(
     clips: tuple[Path, ...], roster: Roster, engine: dict[str, Any]
-) -> Iterator[tuple[Path, list[float], float, str, dict[str, list[float]]]]:
+) -> list[tuple[Path, list[float], float, str, dict[str, list[float]]]]:
     """Each clip, its voice's embedding, the seconds of speech in it, the encoder, and its embeddings elsewhere.
     `engine`: the options that say which; else it is the roster's. Raises UsageError for a clip that cannot be heard, or
     has several voices or none."""
@@ -152,6 +152,7 @@ def _voices(
         resolved = plan.resolve_diarization(site.settle(files, given), facts, len(clips))
         job = run.Run(resolved, [audio.Recording(clip) for clip in clips], [], progress.watcher(quiet=True))
         job.go()
+        heard = []
         for clip, work in zip(clips, job.works, strict=True):
             shown = naming.shown(clip)
             if work.outcome.why:
@@ -167,13 +168,17 @@ def _voices(
                 )
             ((_, voice),) = work.voices.items()
             seconds = sum(turn.end_ms - turn.start_ms for turn in work.turns or ()) / 1000
-            measured = resolved.engine in rosters.MEASURED
-            yield clip, voice, seconds, work.encoder, _elsewhere(clip, files, given, facts) if measured else {}
+            heard.append((clip, voice, seconds, work.encoder))
+        measured = resolved.engine in rosters.MEASURED
+        elsewhere = _elsewhere(clips, files, given, facts) if measured else [{} for _ in clips]
+        return [(*one, others) for one, others in zip(heard, elsewhere, strict=True)]
 
 
-def _elsewhere(clip: Path, files: Site, given: Mapping[str, Any], facts: Facts) -> dict[str, list[float]]:
-    """The embeddings of a clip's voice as it would sound under other conditions, where it can still be heard. `given`:
-    the options by which the clip was heard."""
+def _elsewhere(
+    clips: Sequence[Path], files: Site, given: Mapping[str, Any], facts: Facts
+) -> list[dict[str, list[float]]]:
+    """The embeddings of each clip's voice as it would sound under other conditions, where it can still be heard.
+    `given`: the options by which the clips were heard."""
     import tempfile
 
     import numpy as np
@@ -184,17 +189,21 @@ def _elsewhere(clip: Path, files: Site, given: Mapping[str, Any], facts: Facts) 
 
     with tempfile.TemporaryDirectory(prefix="kuulo-enrol-") as place:
         settings = site.settle(files, {**given, "speakers": "1", "output": f"{place}/out"})
-        resolved = plan.resolve_diarization(settings, facts, len(conditions.CONDITIONS))
-        sound = Path(place) / "sound.f32"
-        audio.decode(clip, sound, to_ms=LONGEST_MS)
-        samples = np.fromfile(sound, "<f4")
-        copies = {condition: Path(place) / f"{condition}.wav" for condition in conditions.CONDITIONS}
-        for condition, copy in copies.items():
-            write_wav(conditions.heard(samples, condition), copy)
-        job = run.Run(resolved, [audio.Recording(copy) for copy in copies.values()], [], progress.watcher(quiet=True))
+        sound, copies = Path(place) / "sound.f32", []
+        for number, clip in enumerate(clips):
+            audio.decode(clip, sound, to_ms=LONGEST_MS)
+            samples = np.fromfile(sound, "<f4")
+            for condition in conditions.CONDITIONS:
+                copies.append((number, condition, Path(place) / f"{number} {condition}.wav"))
+                write_wav(conditions.heard(samples, condition), copies[-1][2])
+        resolved = plan.resolve_diarization(settings, facts, len(copies))
+        job = run.Run(resolved, [audio.Recording(copy) for _, _, copy in copies], [], progress.watcher(quiet=True))
         job.go()
-        pairs = zip(copies, job.works, strict=True)
-        return {condition: next(iter(work.voices.values())) for condition, work in pairs if len(work.voices) == 1}
+        found: list[dict[str, list[float]]] = [{} for _ in clips]
+        for (number, condition, _), work in zip(copies, job.works, strict=True):
+            if len(work.voices) == 1:
+                (found[number][condition],) = work.voices.values()
+        return found
 
 
 @speakers.command(name="roster")
