@@ -76,15 +76,19 @@ def _pair(files: Sequence[Path]) -> tuple[Path, Path]:
             looked_at=" ".join(map(naming.shown, files)) or None,
             do="kuulo import out/interview.json interview.docx",
         )
-    edited = files[-1]
-    master = files[0] if len(files) == 2 else edited.with_suffix(".json")
-    if len(files) == 1 and (master == edited or not master.is_file()):
+    if len(files) == 2:
+        return files[0], files[1]
+    (edited,) = files
+    master = edited.with_suffix(".json")
+    if master == edited:
         raise UsageError(
-            "the edited file has no master copy of its name beside it"
-            if master != edited
-            else "no edited file is named",
+            "no edited file is named", looked_at=naming.shown(master), do="name both: kuulo import MASTER.json EDITED"
+        )
+    if not master.is_file():
+        raise UsageError(
+            "the edited file has no master copy of its name beside it",
             looked_at=naming.shown(master),
-            do=f"name both: kuulo import MASTER.json {naming.shown(edited) if master != edited else 'EDITED'}",
+            do=f"name both: kuulo import MASTER.json {naming.shown(edited)}",
         )
     return master, edited
 
