@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import csv
 import hashlib
 import io
@@ -12,7 +13,8 @@ import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -203,23 +205,24 @@ def test_what_apptainer_is_told(apptainer: Path, tmp_path: Path, monkeypatch: py
     ]
 
 
-def test_a_worker_sees_its_model_and_the_files_that_its_engine_is_told_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[Path] = []
-
-    class Stop(Exception):
-        pass
-
-    def start(runtime: object, scratch: Path, log: object, reads: Sequence[Path]) -> object:
-        seen.extend(reads)
-        raise Stop
-
-    monkeypatch.setattr(runtimes, "start", start)
-    task = Task("transcribe", "whisperx", "m", "/models/m", {}, {"align_model": "/models/fi", "chunk_size": 20})
-    with pytest.raises(Stop):
-        Worker(SimpleNamespace(scratch=tmp_path, log=io.BytesIO()), task, Container(an_image(tmp_path)))  # type: ignore[arg-type]
-    assert seen == [Path("/models/m"), Path("/models/fi")]
+def test_a_worker_sees_its_model_and_the_files_that_its_engine_is_told_of(apptainer: Path, tmp_path: Path) -> None:
+    scratch, model, aligner, other = (tmp_path / name for name in ("scratch", "model", "aligner fi", "other"))
+    for folder in (scratch, model, aligner, other):
+        folder.mkdir()
+    runtime = Container(an_image(tmp_path / "images"))
+    runtimes.make_room(runtime, scratch)
+    raw = {"align_model": str(aligner), "interpolate_method": str(other), "chunk_size": 20}
+    gone = threading.Event()
+    run = SimpleNamespace(scratch=scratch, post=lambda what, *arguments: gone.set(), heard_from=None, gone=None)
+    with (tmp_path / "log").open("wb") as run.log:
+        worker = Worker(run, Task("transcribe", "whisperx", "m", str(model), {}, raw), runtime)  # type: ignore[arg-type]
+        assert gone.wait(30), "the stand-in ends at once"
+    with contextlib.suppress(BrokenPipeError):
+        worker.process.stdin.close()  # type: ignore[union-attr]
+    arguments, _ = json.loads(apptainer.read_text())
+    mounts = [fields_of(arguments[n + 1]) for n, word in enumerate(arguments) if word == "--mount"]
+    read = {source.removeprefix("src=") for _, source, _, *how in mounts if how == ["ro"]}
+    assert read == {str(model), str(aligner), str(scratch / "worker")}
 
 
 def test_run_through_apptainer_gives_its_exit_code_and_no_secrets(
