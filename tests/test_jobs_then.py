@@ -17,7 +17,7 @@ from kuulo.jobs.batch import Batch
 from kuulo.jobs.folder import Folder
 from kuulo.schedulers.base import CANCELLED, RUNNING, WAITING, State
 from test_jobs_slurm import Home, ended, home, until
-from test_llm_batch_jobs import HERE, questions, standin
+from test_llm_batch_jobs import HERE, port_of, questions, standin
 
 assert home  # the fixture
 
@@ -101,8 +101,7 @@ def test_what_follows_may_fail_and_be_done_again(kuulo: Kuulo, tmp_path: Path, t
     said = json.loads(kuulo("jobs", "show", job.name, "--json").stdout)
     assert (said["state"], said["reason"]) == ("failed", "then: 1 failed")
     assert "nothing answers" in said["then"][0]["why"]
-    port = url.rpartition(":")[2].partition("/")[0]
-    with standin(tmp_path / "again", *answers, "--port", port):
+    with standin(tmp_path / "again", *answers, "--port", port_of(url)):
         assert kuulo("jobs", "retry", job.name).returncode == 0
         assert kuulo("jobs", "wait", "-q", job.name).returncode == 0, kuulo("jobs", "show", job.name).stdout
         assert questions(tmp_path / "again") == 2
@@ -198,8 +197,7 @@ def test_cancelled_while_it_follows_and_retried(home: Home, tmp_path: Path, answ
         os.kill(process.pid, signal.SIGKILL)
     said = json.loads(home.kuulo("jobs", "show", job.name, "--json").stdout)
     assert said["state"] == "cancelled" and "kuulo jobs retry" in said["reason"], (said, log.read_text())
-    port = url.rpartition(":")[2].partition("/")[0]
-    with standin(tmp_path / "again", *answers, "--host", HERE, "--port", port):
+    with standin(tmp_path / "again", *answers, "--host", HERE, "--port", port_of(url)):
         assert home.kuulo("jobs", "retry", job.name).returncode == 0
         assert home.kuulo("jobs", "wait", job.name).returncode == 0
     assert (home.output / "a.summary.json").exists()
