@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import types
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import pytest
 
 import recordings
 from conftest import Kuulo
+from kuulo import schedulers
+from kuulo.cli import usage
 from kuulo.jobs import overview, plan_file
 from kuulo.jobs.batch import Batch
 from kuulo.jobs.folder import Folder
-from kuulo.schedulers.base import CANCELLED, RUNNING, WAITING, State
+from kuulo.schedulers.base import CANCELLED, RUNNING, WAITING, State, Usage
 from test_jobs_slurm import Home, ended, home, until
 from test_llm_batch_jobs import HERE, port_of, questions, standin
 
@@ -102,7 +105,11 @@ def test_what_follows_may_fail_and_be_done_again(kuulo: Kuulo, tmp_path: Path, t
     assert (said["state"], said["reason"]) == ("failed", "then: 1 failed")
     assert "nothing answers" in said["then"][0]["why"]
     with standin(tmp_path / "again", *answers, "--port", port_of(url)):
-        assert kuulo("jobs", "retry", job.name).returncode == 0
+        assert kuulo("jobs", "retry", job.name, "--mem", "9G", "--time", "30").returncode == 0
+        (asked,) = [one.then_resources for one in job.rounds() if one.number == 2]
+        assert asked is not None and (asked.memory_mb, asked.minutes) == (9 << 10, 30), (
+            "all is heard: it is the model's"
+        )
         assert kuulo("jobs", "wait", "-q", job.name).returncode == 0, kuulo("jobs", "show", job.name).stdout
         assert questions(tmp_path / "again") == 2
     assert "nothing of job" in kuulo("jobs", "retry", job.name).stderr
@@ -138,6 +145,21 @@ def test_a_template_that_is_another_one_by_then_is_not_used(
         assert questions(tmp_path / "s") == 0
     (why,) = [one["why"] for one in json.loads(kuulo("jobs", "show", job.name, "--json").stdout)["then"]]
     assert "the template summary has changed since the job was submitted" in why
+
+
+def test_accounts_of_what_follows_are_counted(
+    kuulo: Kuulo, tmp_path: Path, two: Path, answers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with standin(tmp_path / "s", *answers) as (url, _):
+        job = submitted(kuulo, two, "--then", "summary", "--then-option", f"endpoint={url}")
+        assert kuulo("jobs", "wait", "-q", job.name).returncode == 0
+    (round_,) = job.rounds()
+    hours = {round_.array: 1, round_.then: 2}
+    kept = {one: Usage(one, None, "done", 3600.0 * number, cpus=1, gpus=1) for one, number in hours.items()}
+    accounts = types.SimpleNamespace(usage=lambda ids: [kept[one] for one in ids])
+    monkeypatch.setattr(schedulers, "of", lambda name: accounts)
+    taken = usage._taken(job, None)
+    assert (taken.gpu_h, taken.cpu_h, taken.recordings, taken.results) == (3.0, 3.0, 2, 2)
 
 
 def test_states_of_what_follows() -> None:

@@ -387,7 +387,8 @@ def test_an_array_asks_all_and_goes_on_after_a_warning_and_a_kill(home: Home, tm
     assert home.kuulo("jobs", "wait", job.name).returncode == 0
 
 
-def test_a_model_of_the_store_is_started_by_each_task(home: Home) -> None:
+def llama_of(home: Home) -> dict[str, str]:
+    """Variables with which the cluster's user has llama.cpp's server; skips where it is not installed."""
     program = next(LLAMA.glob("llama-cpp/*/lib/python*/site-packages/bin/llama-server"), None)
     if program is None:
         pytest.skip("llama-cpp is not installed here")
@@ -395,10 +396,14 @@ def test_a_model_of_the_store_is_started_by_each_task(home: Home) -> None:
     folder.mkdir()
     (folder / "llama-server").write_text(f'#!/bin/sh\nexec {program} "$@"\n')  # its own place is root's alone
     (folder / "llama-server").chmod(0o755)
+    return {"PATH": f"{folder}{os.pathsep}{home.cluster.environ['PATH']}"}
+
+
+def test_a_model_of_the_store_is_started_by_each_task(home: Home) -> None:
+    environ = llama_of(home)
     rows = [asked(n, "Where is the harbour?", model="tiny", max_tokens=12) for n in range(8)]
     write(home.folder / "p.jsonl", rows)
     os.chown(home.folder / "p.jsonl", home.folder.stat().st_uid, home.folder.stat().st_gid)
-    environ = {"PATH": f"{folder}{os.pathsep}{home.cluster.environ['PATH']}"}
     done = home.kuulo(
         "llm", "batch", "p.jsonl", "--any-model", "-m", str(TINY), "-e", "llama-cpp", "--on", "slurm", "--context",
         "128", "--concurrency", "2", "--cpus", "1", "--time", "10", "--json", **environ,

@@ -3,12 +3,17 @@ them from another folder, and what people are told."""
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from kuulo.jobs.batch import Prompts, Transcripts
 
 _FLAGS = (
     click.option("--partition", metavar="NAME", help="Where to run; without it the site's, else Slurm's default."),
@@ -31,6 +36,25 @@ def flags(command: Callable[..., Any]) -> Callable[..., Any]:
     for flag in reversed(_FLAGS):
         command = flag(command)
     return command
+
+
+def on(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--on`, its parameter `place`, and the flags, for a command that may run here or in a job."""
+    where = click.option("--on", "place", type=click.Choice(["here", "slurm", "local"]), default="here",
+                         help="Where: here; in Slurm's jobs; in the queue of this machine.")  # fmt: skip
+    return where(flags(command))
+
+
+def asked(place: str, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a job is asked for by the flags of `on`; None where it runs here. Raises UsageError for flags that are a
+    job's then."""
+    if place != "here":
+        return {**{name: arguments[name] for name in NAMES}, "scheduler": place}
+    if stray := typed(arguments):
+        from kuulo.errors import UsageError
+
+        raise UsageError(f"{stray[0]} is for a job", do="--on slurm makes one")
+    return None
 
 
 def typed(arguments: Mapping[str, Any]) -> list[str]:
@@ -63,3 +87,21 @@ def say_submitted(name: str, folder: Path, what: str) -> None:
     click.echo(f"job {name}: {what}")
     click.echo(f"  how it goes:  kuulo jobs show {name}")
     click.echo(f"  its folder:   {folder}")
+
+
+def show(made: Prompts | Transcripts, *, as_json: bool) -> None:
+    """What would be submitted: the plan, the script and the exact command."""
+    from kuulo import schedulers
+    from kuulo.jobs import plan_file, prompts_planning, submission
+    from kuulo.jobs.folder import Round
+
+    scheduler = schedulers.of(made.scheduler)
+    array = submission.array(Path("JOB_FOLDER"), "JOB", made, Round(1, tuple(range(len(made.tasks))), made.resources))
+    script = scheduler.script(array)
+    command = shlex.join(scheduler.submit_command(array, "job-1.sh"))
+    if as_json:
+        click.echo(json.dumps({**plan_file.to_json(made), "script": script, "command": command}, indent=1))
+        return
+    click.echo(prompts_planning.table(made))
+    click.echo(f"\nthe script, job-1.sh in the job's folder:\n\n{script}")
+    click.echo(f"the command, given in that folder: {command}")

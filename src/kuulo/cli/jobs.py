@@ -71,28 +71,30 @@ def show(job: str, as_json: bool) -> int:
     if one.ends_by:
         click.echo(f"  its time limit is over at {_when(one.ends_by)}")
     if one.left_s is not None:
-        unit = "prompts a second" if one.kind == "prompts" else "times real time"
+        unit = "times real time" if one.kind == "recordings" else f"{one.kind} a second"
         click.echo(f"  about {amounts.duration(one.left_s)} are left, at {one.speed:.3g} {unit}")
     for note in one.notes:
         click.echo(f"  {note}")
     click.echo(f"  results: {one.output}")
     click.echo(f"  folder:  {one.folder}\n")
-    if one.kind == "prompts":
+    if one.kind != "recordings":
         counts = ", ".join(f"{number} {state}" for state, number in one.counts.items())
-        click.echo(f"{one.number} prompts: {counts}")
+        click.echo(f"{one.number} {one.kind}: {counts}")
     else:
         _table([("state", "sound", "heard", "recording")] + [_file_row(file) for file in one.files])
+    if one.then:
+        click.echo()
     for each in one.then:
-        what = f"{each['source']}: {each['task']}" if "task" in each else "then"
+        what = ": ".join(each[name] for name in ("source", "task") if name in each) or "then"
         because = f": {each['why']}" if each.get("why") else ""
-        click.echo(f"\n{what} {each['state']}{because}" + (f"\n  what to do: {each['do']}" if each.get("do") else ""))
+        click.echo(f"{what} {each['state']}{because}" + (f"\n  what to do: {each['do']}" if each.get("do") else ""))
         for path in each.get("outputs", ()):
             click.echo(f"  {path}")
     for file in one.files:
         if file.why:
             click.echo(f"\n{file.source}: {file.why}" + (f"\n  what to do: {file.do}" if file.do else ""))
     click.echo()
-    rows = [("task", "state", "node", "prompts" if one.kind == "prompts" else "pieces", "done", "")]
+    rows = [("task", "state", "node", "pieces" if one.kind == "recordings" else one.kind, "done", "")]
     _table(rows + [(str(t.number), t.state, t.node, str(t.pieces), str(t.done), t.reason) for t in one.tasks])
     return 0
 

@@ -37,9 +37,7 @@ SAY_EVERY_S = 60.0
 @click.option("--retry", is_flag=True, help="Of a batch that is done: ask again what failed.")
 @click.option("--overwrite", is_flag=True, help="Ask all again, and write over OUT.")
 @flags.common(*options.GROUPS, table=options.OPTIONS)
-@click.option("--on", "place", type=click.Choice(["here", "slurm", "local"]), default="here",
-              help="Where: here; in Slurm's jobs; in the queue of this machine.")  # fmt: skip
-@job_flags.flags
+@job_flags.on
 @click.option("--dry-run", is_flag=True, help="Show what would be asked of which model, and ask nothing.")
 @click.option("--quiet", "-q", is_flag=True, help="Show errors alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report for machines.")
@@ -81,7 +79,7 @@ def batch(
     requests, notes = _requests(source, made, dict(params))
     given = typed(arguments, (), made)
     target = output or source.with_name(f"{source.name.removesuffix('.jsonl')}.answers.jsonl")
-    if place != "here":
+    if (asked := job_flags.asked(place, arguments)) is not None:
         if part or retry:
             raise UsageError(
                 "--part and --retry are for runs of this shell", do="a job has its own tasks, and kuulo jobs retry"
@@ -92,10 +90,7 @@ def batch(
         wanted = Wanted(
             source, target, requests, given, made, template, dict(params), concurrency, any_model, overwrite
         )
-        asked = {**{name: arguments[name] for name in job_flags.NAMES}, "scheduler": place}
         return llm_batch_job.submit(wanted, asked, notes, dry_run=dry_run, quiet=quiet, as_json=as_json)
-    if stray := job_flags.typed(arguments):
-        raise UsageError(f"{stray[0]} is for a job", do="--on slurm makes one")
     if part:
         requests, target = batches.part(requests, target, part)
     resolved = plan.make_for(given, concurrency, AT_ONCE)

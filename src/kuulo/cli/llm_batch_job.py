@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,6 @@ import click
 from kuulo.cli import job_flags
 
 if TYPE_CHECKING:
-    from kuulo.jobs.batch import Prompts
     from kuulo.jobs.prompts_planning import Wanted
 
 
@@ -37,7 +35,8 @@ def submit(
         click.echo(note, err=True)
     bad = [one for one in wanted.requests if one.body is None]
     if dry_run:
-        return _show(made, as_json=as_json)
+        job_flags.show(made, as_json=as_json)
+        return EXIT_OK
     try:
         made.output.mkdir(parents=True, exist_ok=True)
         with claims.submitting(made.output):
@@ -78,23 +77,3 @@ def _absolute(wanted: Wanted) -> Wanted:
         given["schema"] = json.dumps(schema.read(str(given["schema"])))
     source, target = Path(job_flags.absolute(wanted.source)), Path(job_flags.absolute(wanted.target))
     return dataclasses.replace(wanted, source=source, target=target, given=given)
-
-
-def _show(made: Prompts, *, as_json: bool) -> int:
-    """The plan, the script and the exact command."""
-    from kuulo import schedulers
-    from kuulo.errors import EXIT_OK
-    from kuulo.jobs import plan_file, prompts_planning, submission
-    from kuulo.jobs.folder import Round
-
-    scheduler = schedulers.of(made.scheduler)
-    array = submission.array(Path("JOB_FOLDER"), "JOB", made, Round(1, tuple(range(len(made.tasks))), made.resources))
-    script = scheduler.script(array)
-    command = shlex.join(scheduler.submit_command(array, "job-1.sh"))
-    if as_json:
-        click.echo(json.dumps({**plan_file.to_json(made), "script": script, "command": command}, indent=1))
-        return EXIT_OK
-    click.echo(prompts_planning.table(made))
-    click.echo(f"\nthe script, job-1.sh in the job's folder:\n\n{script}")
-    click.echo(f"the command, given in that folder: {command}")
-    return EXIT_OK

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kuulo.cli import flags
+from kuulo.cli import flags, job_flags
 from kuulo.llm import options
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ ASKED = ("engine", "model", "endpoint", "key_file", "temperature", "top_p", "max
 @click.option("--template", "-t", metavar="NAME|FILE", help="Another template than the task's own (for one task).")
 @flags.named(*ASKED, table=options.OPTIONS)
 @flags.common("Server", table=options.OPTIONS)
+@job_flags.on
 @click.option("--overwrite", is_flag=True, help="Do all again, also where results were changed.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done, and ask nothing.")
 @click.option("--quiet", "-q", is_flag=True, help="Show errors alone.")
@@ -38,6 +39,7 @@ def task(
     paths: tuple[Path, ...],
     params: tuple[tuple[str, str], ...],
     template: str | None,
+    place: str,
     overwrite: bool,
     dry_run: bool,
     quiet: bool,
@@ -53,6 +55,7 @@ def task(
     kuulo llm task summary out/interview.json
     kuulo llm task coding out/ -p codebook codes.csv
     kuulo llm task translation out/ -p to en
+    kuulo llm task summary out/ --on slurm
     """
     from kuulo.errors import UsageError
     from kuulo.llm import chain, tasks
@@ -62,14 +65,30 @@ def task(
         return 0
     if not paths:
         raise UsageError("no transcript was named", do=f"kuulo llm task {names} out/interview.json")
-    wanted = tasks.names(names)
-    if template and len(wanted) > 1:
+    named = tasks.names(names)
+    if template and len(named) > 1:
         raise UsageError("-t is for one task", do="give the tasks one by one")
-    made = chain.chain(wanted, dict(params), {wanted[0]: template} if template else {})
+    made = chain.chain(named, dict(params), {named[0]: template} if template else {})
     found = chain.sources(paths)
+    given = flags.typed(arguments)
+    if (asked := job_flags.asked(place, arguments)) is not None:
+        from kuulo.cli import llm_task_job
+        from kuulo.jobs.transcripts_planning import Wanted
+
+        wanted = Wanted(made, found, given, dict(params), template, overwrite)
+        return llm_task_job.submit(wanted, asked, dry_run=dry_run, quiet=quiet, as_json=as_json)
     if dry_run:
-        return _dry_run(made, found, flags.typed(arguments), as_json)
-    return carry_out(made, found, flags.typed(arguments), overwrite=overwrite, quiet=quiet, as_json=as_json)
+        return _dry_run(made, found, given, as_json)
+    _check_free(made, found)
+    return carry_out(made, found, given, overwrite=overwrite, quiet=quiet, as_json=as_json)
+
+
+def _check_free(made: Chain, found: Sequence[Path]) -> None:
+    """Raises UsageError when a job makes one of the results at this moment."""
+    from kuulo.jobs import claims
+
+    for folder, names in made.records(found).items():
+        claims.check_free(folder, *names)
 
 
 def carry_out(

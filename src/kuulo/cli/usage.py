@@ -35,7 +35,18 @@ def usage(since: str | None, as_json: bool) -> int:
         jobs = {name: one.to_json() for name, one in found}
         click.echo(json.dumps({"schema": 1, "total": whole.to_json(), "jobs": jobs}, indent=1))
         return 0
-    head = ("job", "recordings", "prompts", "sound h", "CPU h", "GPU h", "waited h", "time used", "memory used")
+    head = (
+        "job",
+        "recordings",
+        "prompts",
+        "results",
+        "sound h",
+        "CPU h",
+        "GPU h",
+        "waited h",
+        "time used",
+        "memory used",
+    )
     rows = [head, *((name, *_row(one)) for name, one in found)]
     if len(found) != 1:
         rows.append(("total", *_row(whole)))
@@ -56,7 +67,7 @@ def _taken(job: Any, since: str | None) -> Any:
         return None
     batch = plan_file.read(job.path)
     try:
-        accounts = schedulers.of(batch.scheduler).usage([one.array for one in rounds if one.array])
+        accounts = schedulers.of(batch.scheduler).usage([id_ for one in rounds for id_ in (one.array, one.then) if id_])
     except CannotRun as error:
         click.echo(f"{job.name}: by its folder alone, since {error.what}", err=True)
         accounts = []
@@ -65,7 +76,7 @@ def _taken(job: Any, since: str | None) -> Any:
 
 def _row(one: Any) -> tuple[str, ...]:
     hours = [f"{hours:.2f}" for hours in (one.audio_h, one.cpu_h, one.gpu_h, one.waited_h)]
-    return (str(one.recordings), str(one.prompts), *hours, _share(one.time), _share(one.memory))
+    return (str(one.recordings), str(one.prompts), str(one.results), *hours, _share(one.time), _share(one.memory))
 
 
 def _share(value: float | None) -> str:

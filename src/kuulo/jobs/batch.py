@@ -1,8 +1,9 @@
-"""A job: a plan, its recordings or prompts, and which task does what. It is written to `plan.json` before anything is
-queued and never changed; what becomes of it is written beside it (folder.py)."""
+"""A job: a plan, its recordings, prompts or transcripts, and which task does what. It is written to `plan.json` before
+anything is queued and never changed; what becomes of it is written beside it (folder.py)."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -94,11 +95,11 @@ class Job(Protocol):
     def notes(self) -> Sequence[str]: ...
     @property
     def output(self) -> Path:
-        """The folder that results go to."""
+        """The folder that results go to, or one above all of them."""
 
     @property
-    def stems(self) -> list[str]:
-        """What the results are called there; no other job may make them at the same time."""
+    def makes(self) -> Mapping[Path, Sequence[str]]:
+        """What the results are called, by their folders; no other job may make them at the same time."""
 
     @property
     def key(self) -> str:
@@ -109,13 +110,12 @@ class Job(Protocol):
         """Memory that it takes to count its results and to put them together."""
 
 
-@dataclass(frozen=True)
-class Then:
-    """Tasks of a language model on a job's transcripts, when these are all there: a submission of its own, which asks
-    for what the model needs. `parameters` are the tasks', `asked` the options of the language model, both by name;
-    `templates` has each task's template by its digest, `model_sha256` is of the model: another one is refused. Paths
-    among them are as they were typed in the folder `place`. `also`: transcripts that were there before, by their
-    stems."""
+@dataclass(frozen=True, kw_only=True)
+class OnTranscripts:
+    """Tasks of a language model on transcripts, for another machine. `parameters` are the tasks', `asked` the options
+    of the language model, both by name; `templates` has each task's template by its digest, `model_sha256` is of the
+    model: another one is refused. `template`: another one than the first task's own. Paths among them are as they were
+    typed in the folder `place`."""
 
     tasks: tuple[str, ...]
     parameters: Mapping[str, str]
@@ -124,6 +124,14 @@ class Then:
     model: str | None
     model_sha256: str | None
     place: str
+    template: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Then(OnTranscripts):
+    """What is done with a job's transcripts when these are all there: a submission of its own, which asks for what the
+    model needs. `also`: transcripts that were there before, by their stems."""
+
     resources: Resources
     queue: Queue
     also: tuple[str, ...] = ()
@@ -156,8 +164,8 @@ class Batch:
         return Path(self.plan.options["output"])
 
     @property
-    def stems(self) -> list[str]:
-        return [str(item.stem) for item in self.items]
+    def makes(self) -> dict[Path, list[str]]:
+        return {self.output: [str(item.stem) for item in self.items]}
 
     @property
     def key(self) -> str:
@@ -171,7 +179,8 @@ class Batch:
 
 @dataclass(frozen=True)
 class Share:
-    """The piece of a task that asks a language model: the prompts from `begin` to before `end`, counted from 0."""
+    """The piece of a task that asks a language model: the prompts or transcripts from `begin` to before `end`, counted
+    from 0."""
 
     begin: int
     end: int
@@ -225,8 +234,8 @@ class Prompts:
         return self.target.parent
 
     @property
-    def stems(self) -> list[str]:
-        return [self.target.name]
+    def makes(self) -> dict[Path, list[str]]:
+        return {self.output: [self.target.name]}
 
     @property
     def key(self) -> str:
@@ -236,3 +245,49 @@ class Prompts:
     def finish_mb(self) -> int:
         """All prompts and all answers are in memory at the end: 850 MB were seen for 108 and 127 MB of them."""
         return FINISH_MB + 8 * (self.bytes >> 20)
+
+
+@dataclass(frozen=True)
+class Transcripts:
+    """All that the tasks of a job need to know that works on transcripts which are there. A result is what comes of one
+    of the language model's tasks on one transcript. `makes`: as of any job. Results that are there, and are others, are
+    written over if `overwrite`."""
+
+    what: OnTranscripts
+    sources: tuple[Path, ...]
+    makes: Mapping[Path, Sequence[str]]
+    tasks: tuple[tuple[Share, ...], ...]
+    resources: Resources
+    queue: Queue
+    scheduler: str
+    overwrite: bool = False
+    finish_queue: Queue = field(default_factory=Queue)
+    at_once: int | None = None
+    mail: str | None = None
+    mailer: str = "scheduler"
+    pace: Pace | None = None
+    refused: tuple[Refused, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def then(self) -> None:
+        """Nothing follows results."""
+        return None
+
+    @property
+    def number(self) -> int:
+        """Of results."""
+        return len(self.sources) * len(self.what.tasks)
+
+    @property
+    def output(self) -> Path:
+        return Path(os.path.commonpath(self.makes))
+
+    @property
+    def key(self) -> str:
+        """Each record has its own, which says what it was made from, and how."""
+        return ""
+
+    @property
+    def finish_mb(self) -> int:
+        return FINISH_MB

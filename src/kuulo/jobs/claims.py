@@ -13,7 +13,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -54,9 +54,10 @@ def write(output: Path, claim: Claim) -> None:
     atomic.write_bytes(output / FOLDER / f"{claim.user}-{claim.name}.json", data)
 
 
-def withdraw(output: Path, name: str) -> None:
+def withdraw(outputs: Iterable[Path], name: str) -> None:
     """The job is over."""
-    (output / FOLDER / f"{getpass.getuser()}-{name}.json").unlink(missing_ok=True)
+    for output in outputs:
+        (output / FOLDER / f"{getpass.getuser()}-{name}.json").unlink(missing_ok=True)
 
 
 def alive(output: Path) -> list[Claim]:
@@ -79,10 +80,10 @@ def alive(output: Path) -> list[Claim]:
     return found
 
 
-def check_free(output: Path, stem: str) -> None:
-    """Raises UsageError when a job makes the results of this name, and CannotRun as `alive`."""
+def check_free(output: Path, *stems: str) -> None:
+    """Raises UsageError when a job makes results of these names, and CannotRun as `alive`."""
     for claim in alive(output):
-        if stem in claim.stems:
+        if stem := next((stem for stem in stems if stem in claim.stems), None):
             raise UsageError(
                 f"the job {claim.name} of {claim.user} makes this at this moment",
                 looked_at=naming.shown(output / stem),
@@ -100,8 +101,16 @@ def _counts(claim: Claim) -> bool:
 
 
 @contextlib.contextmanager
-def submitting(output: Path) -> Iterator[None]:
-    """Hold the output folder's lock. Raises CannotRun when another submit holds it."""
+def submitting(*outputs: Path) -> Iterator[None]:
+    """Hold the output folders' locks. Raises CannotRun when another submit holds one."""
+    with contextlib.ExitStack() as held:
+        for output in sorted(outputs):
+            held.enter_context(_locked(output))
+        yield
+
+
+@contextlib.contextmanager
+def _locked(output: Path) -> Iterator[None]:
     lock = output / LOCK
     while True:
         try:

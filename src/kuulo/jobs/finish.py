@@ -1,6 +1,6 @@
 """What comes after a round of tasks, however they ended: lets what was killed go on in another round, or else joins
 recordings that were heard in parts, counts, writes the reports and tells. What a language model was asked is put
-together in prompts_finish.py."""
+together in prompts_finish.py, and what it made of transcripts is counted in transcripts_finish.py."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kuulo import atomic, naming, report, schedulers, site, speeds
 from kuulo.errors import EXIT_OK, EXIT_SOME_FAILED, CannotRun, KuuloError
 from kuulo.jobs import account, claims, join, mail, measuring, plan_file, submission
 from kuulo.jobs.account import ItemState
-from kuulo.jobs.batch import Batch, Job
+from kuulo.jobs.batch import Batch, Job, Prompts, Transcripts
 from kuulo.jobs.folder import REPORT, Folder, Round, TaskState, now, tasks_of
 from kuulo.report import Outcome, Report
 from kuulo.schedulers.base import RUNNING, WAITING, State
@@ -38,10 +38,14 @@ def run(folder: Path, round_: int) -> int:
         raise CannotRun(f"{len(busy)} tasks of the job are not over", do=f"kuulo jobs wait {job.name}")
     if _goes_on(job, batch, tasks, states, rounds):
         return EXIT_OK
-    if not isinstance(batch, Batch):
+    if isinstance(batch, Prompts):
         from kuulo.jobs import prompts_finish
 
         return prompts_finish.conclude(job, batch, tasks, states)
+    if isinstance(batch, Transcripts):
+        from kuulo.jobs import transcripts_finish
+
+        return transcripts_finish.conclude(job, batch, tasks, states)
     return conclude(job, batch, account.items(batch, tasks, states), tasks)
 
 
@@ -69,7 +73,7 @@ def _goes_on(
     if more.more_memory:
         resources = dataclasses.replace(resources, memory_mb=resources.memory_mb * MEMORY_FACTOR)
     try:
-        made = submission.again(job, more.tasks, resources, more.why, "finish")
+        made = submission.again(job, more.tasks, resources, more.why, "finish", rounds[-1].then_resources)
     except (KuuloError, OSError) as error:
         say(f"{more.why}, and another round cannot be submitted: {error}")
         return False
@@ -111,7 +115,7 @@ def conclude(job: Folder, batch: Batch, items: Sequence[ItemState], tasks: Seque
     for item, outcome in zip(items, outcomes, strict=False):
         if item.is_cut and outcome.state in (report.DONE, report.SKIPPED):
             _forget(batch, item.item)
-    claims.withdraw(output, job.name)
+    claims.withdraw(batch.makes, job.name)
     remember(measuring.observations(batch, tasks, now()))
     say(summary(whole))
     for outcome in outcomes:

@@ -35,7 +35,8 @@ IN_WORK, LEFT = "in work", "left"
 @dataclass(frozen=True)
 class Round:
     """One submission of tasks, of what counts them when they have ended, and of what a language model does then. `why`
-    says why it is not the first. `asked_by`: "submit", "finish" (of itself) or "retry" (somebody)."""
+    says why it is not the first. `asked_by`: "submit", "finish" (of itself) or "retry" (somebody). `then_resources`: of
+    the language model, where they are not the job's."""
 
     number: int
     tasks: tuple[int, ...]
@@ -46,6 +47,7 @@ class Round:
     why: str = ""
     asked_by: str = "submit"
     then: str = ""
+    then_resources: Resources | None = None
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -100,8 +102,10 @@ class Folder:
         found = []
         for path in self.path.glob("round-*.json"):
             said = _json(path)
-            resources = Resources(**said.pop("resources"))
-            found.append(Round(**{**said, "tasks": tuple(said["tasks"]), "resources": resources}))
+            said["tasks"], said["resources"] = tuple(said["tasks"]), Resources(**said["resources"])
+            if own := said.get("then_resources"):
+                said["then_resources"] = Resources(**own)
+            found.append(Round(**said))
         return sorted(found, key=lambda r: r.number)
 
     def write_round(self, round_: Round) -> None:

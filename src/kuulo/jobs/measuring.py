@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kuulo import speeds
-from kuulo.jobs.batch import TURNS, Batch, Prompts
+from kuulo.jobs.batch import TURNS, Batch, Prompts, Transcripts
 from kuulo.jobs.folder import Folder, Round, TaskState
+from kuulo.jobs.plan_file import Written
 from kuulo.schedulers.base import Usage
 from kuulo.speeds import Observation, Work
 
@@ -69,6 +70,7 @@ class Taken:
     used_bytes: float = 0.0
     asked_bytes: float = 0.0
     prompts: int = 0
+    results: int = 0
 
     @property
     def time(self) -> float | None:
@@ -91,7 +93,7 @@ def total(several: Sequence[Taken]) -> Taken:
 
 def taken(
     job: Folder,
-    batch: Batch | Prompts,
+    batch: Written,
     tasks: Sequence[TaskState],
     said: Mapping[str, Any] | None,
     accounts: Sequence[Usage],
@@ -108,6 +110,7 @@ def taken(
         tasks=len(batch.tasks),
         recordings=len(batch.items) + len(batch.refused) if isinstance(batch, Batch) else 0,
         prompts=batch.number if isinstance(batch, Prompts) else 0,
+        results=batch.number if isinstance(batch, Transcripts) else len((said or {}).get("then", ())),
         failed=int(said["counts"]["failed"]) if said else 0,
         audio_h=sum(file.get("audio_ms", 0) for file in files if file["state"] == "done") / 3_600_000,
         cpu_h=sum(one.elapsed_s * (one.cpus or 0) for one in runs) / 3600,

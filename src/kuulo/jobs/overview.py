@@ -15,6 +15,7 @@ from kuulo.jobs import account, packing, plan_file
 from kuulo.jobs.account import ItemState
 from kuulo.jobs.batch import TURNS, Batch, Prompts
 from kuulo.jobs.folder import IN_WORK, LEFT, Folder, PieceState, Round, TaskState, tasks_of
+from kuulo.jobs.plan_file import Written
 from kuulo.schedulers.base import CANCELLED, RUNNING, WAITING, State
 
 FINISHING, LOST, DAMAGED = "finishing", "stopped", "damaged"
@@ -59,9 +60,9 @@ class TaskLine:
 @dataclass(frozen=True)
 class Overview:
     """A job. `reason` is a plain sentence, empty when there is nothing to say. Times as POSIX seconds. `counts`: how
-    many recordings or prompts (`kind`) are in which state; `files` has the recordings. `speed`: seconds of audio, or
-    prompts, that all its tasks have done in a second of their last round; `left_s`: how long what is left takes at that
-    speed. Both are None where there is nothing to tell them from."""
+    many recordings, prompts or results (`kind`) are in which state; `files` has the recordings. `speed`: seconds of
+    audio, prompts or results that all its tasks have done in a second of their last round; `left_s`: how long what is
+    left takes at that speed. Both are None where there is nothing to tell them from."""
 
     name: str
     folder: str
@@ -81,13 +82,13 @@ class Overview:
     output: str = ""
     notes: tuple[str, ...] = field(default=())
     then: tuple[Mapping[str, Any], ...] = ()
-    """What became of each of the tasks that followed."""
+    """What became of each result of a language model's tasks on transcripts."""
     kind: str = plan_file.RECORDINGS
     counts: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def number(self) -> int:
-        """Of recordings or prompts."""
+        """Of recordings, prompts or results."""
         return sum(self.counts.values())
 
     def count(self, *states: str) -> int:
@@ -161,7 +162,7 @@ def _begun(events: Iterable[Mapping[str, Any]]) -> Begun:
 
 def overview(
     job: Folder,
-    batch: Batch | Prompts,
+    batch: Written,
     rounds: Sequence[Round],
     tasks: Sequence[TaskState],
     begun: Sequence[Begun],
@@ -199,9 +200,13 @@ def overview(
 
     if isinstance(batch, Batch):
         return _of_recordings(one, batch, account.items(batch, tasks, known), said, speed)
-    from kuulo.jobs import prompts_overview
+    if isinstance(batch, Prompts):
+        from kuulo.jobs import prompts_overview
 
-    return prompts_overview.of_prompts(one, batch, tasks, said, silent, speed)
+        return prompts_overview.of_prompts(one, batch, tasks, said, silent, speed)
+    from kuulo.jobs import transcripts_overview
+
+    return transcripts_overview.of_results(one, batch, tasks, said, silent, speed)
 
 
 Speed = Callable[[Callable[[TaskState, int], int]], float | None]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -16,22 +16,36 @@ import kuulo
 from kuulo import atomic, options, plan
 from kuulo.environments.installed import Environment
 from kuulo.errors import CannotRun
-from kuulo.jobs.batch import Batch, Item, Job, Pace, Piece, Prompts, Refused, Share, Then
+from kuulo.jobs.batch import (
+    Batch,
+    Item,
+    Job,
+    OnTranscripts,
+    Pace,
+    Piece,
+    Prompts,
+    Refused,
+    Share,
+    Then,
+    Transcripts,
+)
 from kuulo.jobs.folder import PLAN
 from kuulo.plan import Diarizer, Model, Plan
 from kuulo.schedulers.base import Queue, Resources
 
 SCHEMA = 1
-RECORDINGS, PROMPTS = "recordings", "prompts"
-"""Kinds of jobs."""
+RECORDINGS, PROMPTS, RESULTS = "recordings", "prompts", "results"
+"""Kinds of jobs, by what is counted: results are of tasks on transcripts."""
+
+Written = Batch | Prompts | Transcripts
 
 
-def write(folder: Path, batch: Batch | Prompts) -> None:
+def write(folder: Path, batch: Written) -> None:
     """Write it into the job's folder. Raises OSError."""
     atomic.write_bytes(folder / PLAN, json.dumps(to_json(batch), indent=1).encode("ascii"), mode=0o600)
 
 
-def read(folder: Path) -> Batch | Prompts:
+def read(folder: Path) -> Written:
     """What a job's folder is to be done; raises CannotRun."""
     path = folder / PLAN
     try:
@@ -49,9 +63,15 @@ def read(folder: Path) -> Batch | Prompts:
     return from_json(said)
 
 
-def to_json(job: Batch | Prompts) -> dict[str, Any]:
+def to_json(job: Written) -> dict[str, Any]:
     """The job for a file."""
-    own = _recordings(job) if isinstance(job, Batch) else _prompts(job)
+    match job:
+        case Batch():
+            own = _recordings(job)
+        case Prompts():
+            own = _prompts(job)
+        case Transcripts():
+            own = _results(job)
     return {"schema": SCHEMA, "kuulo": kuulo.__version__, "python": sys.executable, **own, **_queued(job)}
 
 
@@ -95,10 +115,25 @@ def _prompts(job: Prompts) -> dict[str, Any]:
     }
 
 
-def from_json(said: Mapping[str, Any]) -> Batch | Prompts:
+def _results(job: Transcripts) -> dict[str, Any]:
+    return {
+        "kind": RESULTS,
+        "what": dataclasses.asdict(job.what),
+        "sources": [str(source) for source in job.sources],
+        "makes": {str(folder): list(names) for folder, names in job.makes.items()},
+        "overwrite": job.overwrite,
+        "pace": dataclasses.asdict(job.pace) if job.pace else None,
+    }
+
+
+def from_json(said: Mapping[str, Any]) -> Written:
     """What `to_json` wrote."""
-    own = _read_prompts if said["kind"] == PROMPTS else _read_recordings
-    return own(
+    readers: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Written]] = {
+        RECORDINGS: _read_recordings,
+        PROMPTS: _read_prompts,
+        RESULTS: _read_results,
+    }
+    return readers[said["kind"]](
         said,
         {
             "resources": Resources(**said["resources"]),
@@ -132,6 +167,18 @@ def _read_prompts(said: Mapping[str, Any], queued: Mapping[str, Any]) -> Prompts
         target=Path(said["target"]),
         tasks=tuple(tuple(Share(**piece) for piece in task) for task in said["tasks"]),
         **{name: said[name] for name in PROMPTS_ALONE},
+        **queued,
+    )
+
+
+def _read_results(said: Mapping[str, Any], queued: Mapping[str, Any]) -> Transcripts:
+    what = said["what"]
+    return Transcripts(
+        what=OnTranscripts(**{**what, "tasks": tuple(what["tasks"])}),
+        sources=tuple(Path(source) for source in said["sources"]),
+        makes={Path(folder): names for folder, names in said["makes"].items()},
+        tasks=tuple(tuple(Share(**piece) for piece in task) for task in said["tasks"]),
+        overwrite=said["overwrite"],
         **queued,
     )
 

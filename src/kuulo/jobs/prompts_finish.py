@@ -11,7 +11,7 @@ from typing import Any
 from kuulo import atomic, naming, report
 from kuulo.errors import EXIT_OK, EXIT_SOME_FAILED
 from kuulo.jobs import account, claims, finish, mail, prompts
-from kuulo.jobs.batch import Prompts
+from kuulo.jobs.batch import Job, Prompts
 from kuulo.jobs.folder import REPORT, Folder, TaskState, now
 from kuulo.jobs.prompts import Way
 from kuulo.llm import batch as batches
@@ -58,8 +58,8 @@ def conclude(job: Folder, made: Prompts, tasks: Sequence[TaskState], states: Map
     if not gathered.missing:
         said |= _write(job, made, gathered, tasks)
     finish.write(job.path / REPORT, said)
-    claims.withdraw(made.output, job.name)
-    finish.remember(observations(made, tasks))
+    claims.withdraw(made.makes, job.name)
+    finish.remember(observations(made, made.engine, made.model, tasks))
     finish.say(summary(counts, gathered.missing))
     if cut := said.get("ledger", {}).get("cut"):
         finish.say(f"{cut} answers were cut: --max-tokens or the context was reached")
@@ -155,7 +155,7 @@ def _is_ours(made: Prompts, name: str) -> bool:
     return made.overwrite or (said.get("job") == name and batches.is_whole(made.target, said))
 
 
-def observations(made: Prompts, tasks: Sequence[TaskState]) -> list[Observation]:
+def observations(made: Job, engine: str, model: str | None, tasks: Sequence[TaskState]) -> list[Observation]:
     """What can be learnt from the job's tasks: of those that asked all of their share in one life."""
     found = []
     for task in tasks:
@@ -163,7 +163,7 @@ def observations(made: Prompts, tasks: Sequence[TaskState]) -> list[Observation]
         if task.lives != 1 or not end or not end.get("tokens"):
             continue
         one = pace.observation(
-            Work(made.engine, made.model or "", end["device"], int(end["cores"]), batch_size=int(end["concurrency"])),
+            Work(engine, model or "", end["device"], int(end["cores"]), batch_size=int(end["concurrency"])),
             done=end["tokens"],
             elapsed_s=end["asked_ms"] / 1000,
             load_s=end["load_ms"] / 1000,

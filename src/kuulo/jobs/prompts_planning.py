@@ -12,7 +12,7 @@ from kuulo import machine, speeds
 from kuulo.errors import CannotRun
 from kuulo.jobs import packing, planning
 from kuulo.jobs.amounts import clock, duration, megabytes
-from kuulo.jobs.batch import Pace, Prompts, Share
+from kuulo.jobs.batch import Pace, Prompts, Share, Transcripts
 from kuulo.jobs.planning import MARGINS, Where
 from kuulo.jobs.settings import JobSettings
 from kuulo.jobs.table import where_of
@@ -57,16 +57,11 @@ def prompts(site: Site, jobs: JobSettings, wanted: Wanted, asked: Mapping[str, A
     """The job. `asked`: flags for jobs. Raises KuuloError, also when the model cannot be asked there."""
     there, chat = placed(jobs, wanted, asked)
     at_once = batches.at_once(chat, wanted.concurrency)
-    tables = [speeds.read(path) for path in (site.speeds_file(), site.centre.speeds) if path]
-    speed = pace.estimate(chat, at_once, there.cpus, tables, there.queue.partition or there.scheduler)
     size = sum(pace.characters(one) for one in wanted.requests)
-    memory_mb = megabytes(asked["mem"]) if asked["mem"] else memory_for(chat, speed) + PROMPTS_TIMES * (size >> 20)
-    costs = [pace.cost(one, chat.options["max_tokens"]) / speed.speed for one in wanted.requests]
-    aim = planning.aim(jobs, asked, there.limits, speed.source)
+    costs = [pace.cost(one, chat.options["max_tokens"]) for one in wanted.requests]
     most = max(1, len(costs) // (LEAST_ROUNDS * at_once))
-    tasks = shares(costs, min(most, packing.tasks_for(sum(costs), speed.load_s, aim)))
-    longest_s = max((speed.load_s + sum(costs[one.begin : one.end]) for one in tasks), default=0.0)
-    time, notes = planning.time_limit(asked, there.limits, longest_s, speed.source)
+    shared = shared_out(site, jobs, asked, there, chat, costs, at_once=at_once, most=most)
+    memory_mb = PROMPTS_TIMES * (size >> 20) + memory_for(chat, shared.pace)
     return Prompts(
         source=wanted.source,
         target=wanted.target,
@@ -83,17 +78,53 @@ def prompts(site: Site, jobs: JobSettings, wanted: Wanted, asked: Mapping[str, A
         variables=dict(wanted.variables),
         any_model=wanted.any_model,
         overwrite=wanted.overwrite,
-        tasks=tuple((one,) for one in tasks),
-        resources=Resources(time, memory_mb, there.cpus, gpus_for(chat)),
+        tasks=shared.tasks,
+        resources=Resources(
+            shared.minutes, megabytes(asked["mem"]) if asked["mem"] else memory_mb, there.cpus, gpus_for(chat)
+        ),
         queue=there.queue,
         finish_queue=there.finish_queue,
         scheduler=there.scheduler,
         at_once=asked["array_limit"] or jobs.at_once,
         mail=asked["mail"],
         mailer=there.mailer or jobs.mail,
-        pace=speed,
-        notes=(*notes, *chat.notes),
+        pace=shared.pace,
+        notes=(*shared.notes, *chat.notes),
     )
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Work that was shared out: the tasks, the time limit of each in minutes, what that was estimated with, and what to
+    say of it."""
+
+    tasks: tuple[tuple[Share, ...], ...]
+    minutes: int
+    pace: Pace
+    notes: Sequence[str]
+
+
+def shared_out(
+    site: Site,
+    jobs: JobSettings,
+    asked: Mapping[str, Any],
+    there: Where,
+    chat: ChatPlan,
+    costs: Sequence[float],
+    *,
+    at_once: int,
+    most: int,
+) -> Shared:
+    """Shares of about the same cost. `costs`: in tokens of answers (pace.py), of what is asked in order; `at_once`: how
+    many are asked at a time in each task; `most`: tasks at most. Raises UsageError."""
+    tables = [speeds.read(path) for path in (site.speeds_file(), site.centre.speeds) if path]
+    speed = pace.estimate(chat, at_once, there.cpus, tables, there.queue.partition or there.scheduler)
+    seconds = [cost / speed.speed for cost in costs]
+    aim = planning.aim(jobs, asked, there.limits, speed.source)
+    tasks = shares(seconds, min(most, packing.tasks_for(sum(seconds), speed.load_s, aim)))
+    longest_s = max((speed.load_s + sum(seconds[one.begin : one.end]) for one in tasks), default=0.0)
+    time, notes = planning.time_limit(asked, there.limits, longest_s, speed.source)
+    return Shared(tuple((one,) for one in tasks), time, speed, notes)
 
 
 def placed(jobs: JobSettings, wanted: Wanted, asked: Mapping[str, Any]) -> tuple[Where, ChatPlan]:
@@ -165,13 +196,18 @@ def shares(costs: Sequence[float], number: int) -> list[Share]:
     return [*found, Share(begin, len(costs))]
 
 
-def table(made: Prompts) -> str:
+def table(made: Prompts | Transcripts) -> str:
     """The plan for people. Pure."""
     ask, speed = made.resources, made.pace
-    lines = [f"prompts     {made.number}", f"tasks       {len(made.tasks)}"]
+    if isinstance(made, Prompts):
+        head, model, engine = f"prompts     {made.number}", made.model, made.engine
+    else:
+        head = f"results     {made.number}: {', '.join(made.what.tasks)} of {len(made.sources)} transcripts"
+        model, engine = made.what.model, made.what.asked["engine"]
+    lines = [head, f"tasks       {len(made.tasks)}"]
     if made.at_once:
         lines[-1] += f", {made.at_once} at a time"
-    lines.append(f"model       {made.model or 'the one that the endpoint has'} ({made.engine})")
+    lines.append(f"model       {model or 'the one that the endpoint has'} ({engine})")
     if speed:
         factor, more = MARGINS[speed.source]
         lines.append(f"speed       {speed.speed:,.{0 if speed.speed >= 100 else 1}f} tokens a second: {speed.why}")

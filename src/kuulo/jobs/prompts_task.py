@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 import time
 
-from kuulo import naming, report, speeds
-from kuulo.errors import EXIT_OK, EXIT_SOME_FAILED, CannotRun, KuuloError
+from kuulo import naming
+from kuulo.errors import CannotRun
 from kuulo.jobs import life, prompts
 from kuulo.jobs.batch import Prompts
 from kuulo.jobs.folder import PieceState, TaskLog
 from kuulo.jobs.life import Life
 from kuulo.jobs.prompts import Way
+from kuulo.jobs.share_task import ShareTask
 from kuulo.llm import batch as batches
 from kuulo.llm import pace, session
 from kuulo.llm.batch import Batch, Journal, Ledger
-from kuulo.llm.plan import ChatPlan
 from kuulo.llm.session import Talk
 
 
@@ -24,33 +24,18 @@ def run(job: Prompts, known: PieceState, log: TaskLog, run_: Life, round_: int, 
     return _Task(job, known, log, run_, round_, number).go()
 
 
-class _Task:
+class _Task(ShareTask):
     def __init__(self, job: Prompts, known: PieceState, log: TaskLog, run_: Life, round_: int, number: int) -> None:
-        self._job, self._known, self._log = job, known, log
-        self._round, self._number = round_, number
         (self._share,) = job.tasks[number]
-        self._life = run_
+        super().__init__(known, log, run_, round_, number, prompts.called(self._share))
+        self._job = job
         self._said = time.monotonic()
         self._before: int | None = None
         self._done = 0
 
-    def go(self) -> int:
-        self._life.starts()
-        if self._known.state == report.DONE:
-            return self._life.finished(EXIT_OK)
-        if self._known.tries >= 2 and self._known.round == self._round:
-            self._log.say("ends", piece=0, state=report.FAILED, why=life.KILLED_TWICE, do="see the log")
-            life.say(f"failed: {prompts.called(self._share)}: {life.KILLED_TWICE}")
-            return self._life.finished(EXIT_SOME_FAILED)
-        told = life.listen()
-        try:
-            return self._asked()
-        except KeyboardInterrupt:
-            return self._life.stopped(told, came_further=self._before is not None and self._done > self._before)
-        except KuuloError as error:
-            cause = report.MEMORY if "memory" in error.what else None
-            self._life.finished(error.exit_code, why=error.what, do=error.do, cause=cause)
-            raise
+    @property
+    def _came_further(self) -> bool:
+        return self._before is not None and self._done > self._before
 
     def _asked(self) -> int:
         found = prompts.requests(self._job)[self._share.begin : self._share.end]
@@ -71,20 +56,11 @@ class _Task:
                 journal.close()
         ledger = Ledger.of(asked.requests, lines, asked.was_kept)
         again = sum(line["error"] is None and not batches.is_final(line) for line in lines)
-        state = report.FAILED if again else report.DONE
         why = f"{again} prompts were not answered: the server failed, or had too much to do" if again else None
-        self._log.say("ends", piece=0, state=state, **({"why": why} if why else {}))
-        life.say(f"{prompts.called(self._share)}: {ledger.answered} answered" + (f"; {why}" if why else ""))
-        return self._life.finished(
-            EXIT_SOME_FAILED if again else EXIT_OK,
-            load_ms=round((loaded - began) * 1000),
-            asked_ms=round((time.monotonic() - loaded) * 1000),
-            device=pace.device(plan),
-            processor=_processor(plan),
-            concurrency=at_once,
-            # of a run that asked all of it: what was kept took none of its time
-            tokens=None if asked.was_kept else pace.tokens(ledger.prompt_tokens, ledger.completion_tokens),
-        )
+        life.say(f"{self._name}: {ledger.answered} answered" + (f"; {why}" if why else ""))
+        # of a run that asked all of it: what was kept took none of its time
+        tokens = None if asked.was_kept else pace.tokens(ledger.prompt_tokens, ledger.completion_tokens)
+        return self._ended(plan, began, loaded, why=why, tokens=tokens, at_once=at_once)
 
     def _journal(self) -> Journal:
         """Of this task alone: no two processes add to one file. Raises CannotRun."""
@@ -112,7 +88,3 @@ class _Task:
 
 def _way(talk: Talk, at_once: int) -> Way:
     return Way(talk.identity, talk.client.endpoint.model, batches.defaults(talk), talk.note(), at_once)
-
-
-def _processor(plan: ChatPlan) -> str:
-    return speeds.gpu() if plan.on_gpu else speeds.node()

@@ -12,8 +12,9 @@ from pathlib import Path
 from kuulo import atomic, naming, schedulers
 from kuulo.errors import CannotRun, KuuloError
 from kuulo.jobs import claims, plan_file
-from kuulo.jobs.batch import Batch, Job, Prompts, Then
+from kuulo.jobs.batch import Job, Then
 from kuulo.jobs.folder import Folder, Round, now
+from kuulo.jobs.plan_file import Written
 from kuulo.schedulers.base import Array, Resources
 
 FINISH_MINUTES = 30
@@ -60,7 +61,7 @@ def then(folder: Path, name: str, batch: Job, what: Then, round_: Round) -> Arra
         name=f"kuulo-{name}-then",
         folder=folder,
         command=(*_kuulo(), "then", str(folder), str(round_.number)),
-        resources=what.resources,
+        resources=round_.then_resources or what.resources,
         after=(round_.finish,) if round_.finish else ("FINISH",),
         queue=what.queue,
         log=f"logs/then{round_.number}.txt",
@@ -74,7 +75,7 @@ def _kuulo() -> tuple[str, ...]:
     return (sys.executable, "-P", "-m", "kuulo", "jobs")
 
 
-def new(folder: Folder, batch: Batch | Prompts) -> Round:
+def new(folder: Folder, batch: Written) -> Round:
     """Write a job's plan, claim its results and submit its first round. Raises KuuloError; nothing is queued or left
     behind then."""
     try:
@@ -90,28 +91,38 @@ def new(folder: Folder, batch: Batch | Prompts) -> Round:
     return round_
 
 
-def again(folder: Folder, tasks: Sequence[int], resources: Resources, why: str, asked_by: str) -> Round:
-    """Submit the next round: these tasks once more, with these resources. Raises KuuloError; nothing is queued then."""
+def again(
+    folder: Folder,
+    tasks: Sequence[int],
+    resources: Resources,
+    why: str,
+    asked_by: str,
+    then_resources: Resources | None = None,
+) -> Round:
+    """Submit the next round: these tasks once more, with these resources, and what follows them. Raises KuuloError;
+    nothing is queued then."""
     batch = plan_file.read(folder.path)
     number = max((r.number for r in folder.rounds()), default=0) + 1
     if len(tasks) > MOST_NAMED:
         tasks = range(min(tasks), max(tasks) + 1)
-    round_ = _submit(folder, batch, Round(number, tuple(tasks), resources, why=why, asked_by=asked_by))
+    made = Round(number, tuple(tasks), resources, why=why, asked_by=asked_by, then_resources=then_resources)
+    round_ = _submit(folder, batch, made)
     _claim(folder, batch, round_)
     return round_
 
 
 def _claim(folder: Folder, batch: Job, round_: Round) -> None:
     """Raises CannotRun."""
-    claim = claims.make(folder.name, folder.path, batch.scheduler, batch.stems, batch.key)
-    try:
-        claims.write(batch.output, dataclasses.replace(claim, ids=round_.ids))
-    except OSError as error:
-        schedulers.of(batch.scheduler).cancel(round_.ids)
-        raise CannotRun(
-            f"the output folder cannot be written to: {error.strerror}",
-            looked_at=naming.shown(batch.output),
-        ) from error
+    for output, names in batch.makes.items():
+        claim = claims.make(folder.name, folder.path, batch.scheduler, names, batch.key)
+        try:
+            claims.write(output, dataclasses.replace(claim, ids=round_.ids))
+        except OSError as error:
+            schedulers.of(batch.scheduler).cancel(round_.ids)
+            raise CannotRun(
+                f"the output folder cannot be written to: {error.strerror}",
+                looked_at=naming.shown(output),
+            ) from error
 
 
 def _submit(folder: Folder, batch: Job, round_: Round) -> Round:

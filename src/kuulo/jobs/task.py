@@ -1,5 +1,5 @@
 """One task of a job, on its node: hears its pieces as any run does, and says in the job's folder how it goes. One that
-asks a language model is in prompts_task.py.
+asks a language model is in prompts_task.py, one that works on transcripts in transcripts_task.py.
 
 A task may be killed at any moment and be started again, here or elsewhere: it goes on where journals end. Who stops it
 is said in life.py.
@@ -17,7 +17,7 @@ from typing import Any
 from kuulo import audio, machine, naming, report, site, speeds
 from kuulo.errors import EXIT_OK, EXIT_SOME_FAILED, CannotRun, KuuloError
 from kuulo.jobs import life, plan_file
-from kuulo.jobs.batch import WHOLE, WORDS, Batch, Item, Piece
+from kuulo.jobs.batch import WHOLE, WORDS, Batch, Item, Piece, Prompts, Transcripts
 from kuulo.jobs.folder import IN_WORK, LEFT, Folder, PieceState, TaskLog
 from kuulo.parts import Part
 from kuulo.plan import Plan, share_out
@@ -37,12 +37,16 @@ def run(folder: Path, round_: int, number: int) -> int:
     except OSError as error:
         raise CannotRun(f"the job's folder cannot be written to: {error.strerror}", looked_at=str(folder)) from error
     try:
-        if not isinstance(batch, Batch):
+        run_ = life.Life(log, round_, minutes)
+        if isinstance(batch, Prompts):
             from kuulo.jobs import prompts_task
 
-            return prompts_task.run(batch, known[0], log, life.Life(log, round_, minutes), round_, number)
+            return prompts_task.run(batch, known[0], log, run_, round_, number)
+        if isinstance(batch, Transcripts):
+            from kuulo.jobs import transcripts_task
+
+            return transcripts_task.run(batch, known[0], log, run_, round_, number)
         engine_log = folder / "tasks" / f"{number}.log"
-        run_ = life.Life(log, round_, minutes)
         return _Task(batch, batch.tasks[number], known, log, run_, round_, engine_log).go()
     finally:
         log.close()

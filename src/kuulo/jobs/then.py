@@ -7,22 +7,19 @@ another GPU than speech. It may be killed and started again: results that are th
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from kuulo import naming, report
+from kuulo import report
 from kuulo.errors import EXIT_OK, EXIT_SOME_FAILED, CannotRun, KuuloError
-from kuulo.jobs import finish, life, mail, overview, plan_file, planning, prompts, prompts_planning
+from kuulo.jobs import finish, life, mail, overview, plan_file, planning, prompts_planning, transcripts
 from kuulo.jobs.amounts import megabytes, minutes
 from kuulo.jobs.batch import Batch, Then
 from kuulo.jobs.folder import REPORT, Folder
 from kuulo.jobs.queues import TASKS_ALONE
 from kuulo.jobs.settings import JobSettings
-from kuulo.llm import chain as chains
-from kuulo.llm import plan as plans
 from kuulo.llm.chain import DONE, FAILED, PARTLY, Chain, Outcome
 from kuulo.llm.following import Following
 from kuulo.llm.plan import ChatPlan
@@ -60,15 +57,8 @@ def planned(jobs: JobSettings, values: Mapping[str, Any], asked: Mapping[str, An
 
 
 def _then(what: Following, resources: Resources, where: planning.Where) -> Then:
-    chat = what.plan
     return Then(
-        tasks=tuple(link.task.name for link in what.chain.links),
-        parameters=dict(what.parameters),
-        asked=prompts_planning.settled(what.flags, chat),
-        templates={link.task.name: link.template.digest for link in what.chain.links},
-        model=chat.model_name,
-        model_sha256=chat.model.digest if chat.model else None,
-        place=str(Path.cwd()),
+        **transcripts.settled(what.chain, what.flags, what.parameters, what.plan),
         resources=resources,
         queue=dataclasses.replace(
             where.queue, extra=tuple((k, v) for k, v in where.queue.extra if k not in TASKS_ALONE)
@@ -109,12 +99,12 @@ def run(folder: Path, round_: int, ask: Ask) -> int:
         ended = [one.to_json() for one in outcomes]
     except KeyboardInterrupt:
         further = any(one.state in (DONE, PARTLY) for one in outcomes)
-        limit = batch.then.resources.minutes
+        limit = (rounds[-1].then_resources or batch.then.resources).minutes
         code = life.code_of_stopped(told, limit, time.monotonic() - began, came_further=further)
         if code == AGAIN:
             life.say("told to stop: going on in the next run")
         elif code == EXIT_SOME_FAILED:
-            life.say(f"{life.NO_FURTHER}: more time, with --then-time")
+            life.say(f"{life.NO_FURTHER}: {life.MORE_TIME}")
         return code
     except KuuloError as error:
         finish.say(f"{', '.join(batch.then.tasks)}: {error}")
@@ -136,34 +126,11 @@ def masters(batch: Batch, said: Mapping[str, Any]) -> list[Path]:
 
 def _do(batch: Batch, then: Then, said: Mapping[str, Any], ask: Ask, watch: Callable[[Outcome], None]) -> None:
     """Raises KuuloError."""
-    try:
-        os.chdir(then.place)
-    except OSError as error:
-        raise CannotRun(
-            f"the folder that the job was submitted in is not on this node: {error.strerror}",
-            looked_at=naming.shown(then.place),
-            do="submit from a folder that the nodes see",
-        ) from error
-    chain = chains.chain(then.tasks, then.parameters)
-    for link in chain.links:
-        if link.template.digest != then.templates[link.task.name]:
-            raise _changed(f"the template {link.template.name}", link.template.source)
-    chat = plans.make(then.asked)
-    if (chat.model.digest if chat.model else None) != then.model_sha256:
-        raise _changed(f"the model {then.model}", _where(chat))
+    chain, _ = transcripts.here(then)
     found = masters(batch, said)
     if found:
         overwrite = batch.plan.options["existing"] == "overwrite"
         ask(chain, found, dict(then.asked), overwrite, watch)
-
-
-def _where(chat: ChatPlan) -> str:
-    return str(chat.model.path) if chat.model else chat.engine
-
-
-def _changed(what: str, looked_at: str) -> CannotRun:
-    do = "kuulo llm task does it with what is there now"
-    return prompts.changed(what, looked_at, so="something else would come of it", do=do)
 
 
 def _code(said: Mapping[str, Any]) -> int:

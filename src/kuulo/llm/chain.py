@@ -46,6 +46,15 @@ class Link:
         variant = f"-{self.values[self.task.variant]}" if self.task.variant else ""
         return f".{self.task.name}{variant}.json"
 
+    def record(self, source: Path) -> str:
+        """The name of its record of a transcript, which lies beside it."""
+        return source.name.removesuffix(source.suffix) + self.suffix
+
+    @property
+    def is_together(self) -> bool:
+        """Whether it works on all transcripts together, and not on one after the other."""
+        return hasattr(self.module, "run_all")
+
     @property
     def files(self) -> list[str]:
         """What the names of its files end with."""
@@ -91,6 +100,18 @@ class Chain:
     """Tasks to be done on each of some transcripts."""
 
     links: tuple[Link, ...]
+
+    @property
+    def is_together(self) -> bool:
+        """Whether one of them works on all transcripts together."""
+        return any(link.is_together for link in self.links)
+
+    def records(self, sources: Iterable[Path]) -> dict[Path, list[str]]:
+        """The names of the records that are made of transcripts, by their folders."""
+        found: dict[Path, list[str]] = {}
+        for source in sources:
+            found.setdefault(source.parent, []).extend(link.record(source) for link in self.links)
+        return found
 
     def go(
         self,
@@ -200,21 +221,26 @@ def _is_made(path: Path) -> bool:
 # ------------------------------------------------------------------ one task
 
 
+def read(path: Path) -> Material:
+    """A transcript to work on. Raises KuuloError, also when nothing is said in it."""
+    material = transcripts.read(path)
+    if not material.lines:
+        raise InputFailed("nothing is said in the transcript", looked_at=naming.shown(path))
+    return material
+
+
 def _read(path: Path) -> Material | KuuloError:
     try:
-        material = transcripts.read(path)
+        return read(path)
     except KuuloError as error:
         return error
-    if not material.lines:
-        return InputFailed("nothing is said in the transcript", looked_at=naming.shown(path))
-    return material
 
 
 def _done(
     link: Link, materials: Sequence[Material], asker: Asker, note: Mapping[str, Any], overwrite: bool
 ) -> Iterable[Outcome]:
     """Do the task on each, or on all together where it wants that."""
-    together = hasattr(link.module, "run_all")
+    together = link.is_together
     waiting = []
     for material in materials:
         outcome = Outcome(naming.shown(material.path), link.task.name)
@@ -294,7 +320,7 @@ class _Record:
     def __init__(self, link: Link, material: Material, note: Mapping[str, Any]) -> None:
         self._link, self._material, self._note = link, material, note
         self._stem = material.path.name.removesuffix(material.path.suffix)
-        self.path = material.path.with_name(self._stem + link.suffix)
+        self.path = material.path.with_name(link.record(material.path))
         self._key = link.key(material.sha256, note)
         self._before = self._read()
         self.written: list[Path] = []

@@ -35,12 +35,14 @@ class Parameter:
 @dataclass(frozen=True)
 class Task:
     """`files`: what the names of its files end with, after the recording's; `{to}` in one stands for the parameter.
-    `variant`: the parameter whose value stands in the name of its record, as a translation's language."""
+    `variant`: the parameter whose value stands in the name of its record, as a translation's language. `answers`: how
+    long they are beside the transcript, about, for who plans jobs."""
 
     name: str
     files: tuple[str, ...]
     parameters: tuple[Parameter, ...] = ()
     variant: str = ""
+    answers: float = 0.1
 
 
 @dataclass(frozen=True)

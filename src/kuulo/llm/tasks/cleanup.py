@@ -30,7 +30,7 @@ from kuulo.llm.tasks.base import (
 from kuulo.llm.transcripts import Material
 from kuulo.transcript import Transcript
 
-TASK = Task("cleanup", (".cleaned.json", ".cleaned.diff"))
+TASK = Task("cleanup", (".cleaned.json", ".cleaned.diff"), answers=1.5)  # all lines again, in JSON
 
 SHARE, MOST_LINES = 0.35, 40
 """How much of the context is for the lines, whose answer is as long as they are; and how many are asked about."""

@@ -29,6 +29,7 @@ TASK = Task(
     (".{to}.json",),
     (Parameter("to", "The language to translate into: a code (fi) or an English name."),),
     "to",
+    answers=1.5,  # all lines again, in JSON
 )
 
 SHARE, MOST_LINES = 0.3, 40

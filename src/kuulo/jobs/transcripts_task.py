@@ -1,0 +1,66 @@
+"""One task of a job that works on transcripts, on its node. Results that are there are not made again."""
+
+from __future__ import annotations
+
+import time
+
+from kuulo.jobs import life, transcripts
+from kuulo.jobs.batch import Share, Transcripts
+from kuulo.jobs.folder import PieceState, TaskLog
+from kuulo.jobs.life import Life
+from kuulo.jobs.share_task import ShareTask
+from kuulo.llm import pace, session
+from kuulo.llm.asking import Asker
+from kuulo.llm.chain import DONE, PARTLY, SKIPPED, Outcome
+
+RESULT = "result"
+"""The event that tells of one."""
+
+
+def run(job: Transcripts, known: PieceState, log: TaskLog, run_: Life, round_: int, number: int) -> int:
+    """Do what is left of a task; the exit code. Raises KuuloError."""
+    return _Task(job, known, log, run_, round_, number).go()
+
+
+def called(share: Share) -> str:
+    """A share for people, who count from one."""
+    return f"transcripts {share.begin + 1} to {share.end}"
+
+
+class _Task(ShareTask):
+    def __init__(self, job: Transcripts, known: PieceState, log: TaskLog, run_: Life, round_: int, number: int) -> None:
+        (self._share,) = job.tasks[number]
+        super().__init__(known, log, run_, round_, number, called(self._share))
+        self._job = job
+        self._made: list[Outcome] = []
+
+    @property
+    def _came_further(self) -> bool:
+        return any(one.state in (DONE, PARTLY) for one in self._made)
+
+    def _asked(self) -> int:
+        chain, plan = transcripts.here(self._job.what)
+        began = time.monotonic()
+        with session.opened(plan) as talk:
+            loaded = time.monotonic()
+            self._log.say("ready", device=pace.device(plan))
+            self._log.say("begins", piece=0, done=0)
+            sources = self._job.sources[self._share.begin : self._share.end]
+            asker = Asker(talk)
+            outcomes = chain.go(sources, asker, talk.note(), overwrite=self._job.overwrite, watch=self._watch)
+        ended = self._number_of(DONE, SKIPPED)
+        why = None if ended == len(outcomes) else f"{len(outcomes) - ended} of {len(outcomes)} results are not there"
+        life.say(f"{self._name}: {ended} of {len(outcomes)} results")
+        # of a run that made all of them: what was there took none of its time
+        whole = not self._number_of(SKIPPED)
+        tokens = pace.tokens(talk.usage.prompt, talk.usage.answer) if whole else None
+        return self._ended(plan, began, loaded, why=why, tokens=tokens, at_once=1)
+
+    def _watch(self, one: Outcome) -> None:
+        self._made.append(one)
+        self._log.say(RESULT, **one.to_json())
+        self._log.say("progress", piece=0, done=self._number_of(DONE, SKIPPED))
+        life.say(f"{one.source}: {one.task} {one.state}" + (f": {one.why}" if one.why else ""))
+
+    def _number_of(self, *states: str) -> int:
+        return sum(one.state in states for one in self._made)
