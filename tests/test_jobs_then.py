@@ -147,6 +147,25 @@ def test_a_template_that_is_another_one_by_then_is_not_used(
     assert "the template summary has changed since the job was submitted" in why
 
 
+def test_what_follows_and_goes_on_does_not_overwrite_what_it_has_made(
+    kuulo: Kuulo, tmp_path: Path, two: Path, answers: Any
+) -> None:
+    for number in range(4):
+        recordings.wav(two / f"{number}.wav", recordings.tone(45, rate=8000) * 0, 8000)
+    with standin(tmp_path / "s", *answers, "--slow", "0.5") as (url, process):
+        words = ["--then", "summary", "--then-option", f"endpoint={url}", "--existing", "overwrite"]
+        job = submitted(kuulo, two, *words)
+        until(lambda: questions(tmp_path / "s") > 1)
+        process.kill()
+        assert kuulo("jobs", "wait", "-q", job.name).returncode == 1
+    made = len(list((tmp_path / "out").glob("*.summary.json")))
+    assert 0 < made < 6
+    with standin(tmp_path / "again", *answers, "--port", port_of(url)):
+        assert kuulo("jobs", "retry", job.name).returncode == 0
+        assert kuulo("jobs", "wait", "-q", job.name).returncode == 0, kuulo("jobs", "show", job.name).stdout
+    assert questions(tmp_path / "again") == 6 - made
+
+
 def test_accounts_of_what_follows_are_counted(
     kuulo: Kuulo, tmp_path: Path, two: Path, answers: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,8 +182,13 @@ def test_accounts_of_what_follows_are_counted(
 
 
 def test_states_of_what_follows() -> None:
-    state = overview._following
-    assert state(State(RUNNING), "")[0] == overview.FINISHING
+    def state(said: State | None, silent: str) -> tuple[str, str]:
+        return overview._following(said, silent, 3)
+
+    assert state(State(RUNNING), "") == (
+        overview.FINISHING,
+        "the transcripts are there; a language model works on them: 3 results",
+    )
     assert state(State(WAITING, "the partition is full"), "")[1].endswith("what follows waits: the partition is full")
     assert state(State(CANCELLED), "")[0] == CANCELLED
     assert state(None, "slurm does not answer") == (overview.FINISHING, "slurm does not answer")

@@ -159,6 +159,39 @@ def test_a_template_or_a_transcript_that_is_another_one_by_then(kuulo: Kuulo, tm
     assert "the template mine has changed since the job was submitted" in told["why"]
 
 
+def test_a_code_book_that_is_another_one_by_then_is_not_used(kuulo: Kuulo, tmp_path: Path, answers: Any) -> None:
+    texts(tmp_path / "d", "a.txt")
+    (tmp_path / "book.csv").write_text("code,description\nhome,where somebody lives\n")
+    with standin(tmp_path / "s", *answers, "--starts-in", "600") as (url, _):
+        words = ["coding", "d/a.txt", "-p", "codebook", "book.csv", "--endpoint", url, "--model", "standin"]
+        job = submitted(kuulo, *words, "--on", "local")
+        assert kuulo("jobs", "cancel", job.name).returncode == 0
+    (tmp_path / "book.csv").write_text("code,description\nhome,where nobody lives\n")
+    assert kuulo("jobs", "retry", job.name).returncode == 0
+    assert kuulo("jobs", "wait", "-q", job.name).returncode == 1
+    (told,) = json.loads(kuulo("jobs", "show", job.name, "--json").stdout)["then"]
+    assert "the codebook of coding has changed since the job was submitted" in told["why"]
+
+
+def test_what_goes_on_does_not_overwrite_what_it_has_made(kuulo: Kuulo, tmp_path: Path, answers: Any) -> None:
+    texts(tmp_path / "d", *(f"{n}.txt" for n in range(5)))
+    words = ["summary", *(f"d/{n}.txt" for n in range(5)), "--overwrite"]
+    for n in range(5):
+        (tmp_path / "d" / f"{n}.summary.md").write_text("somebody's")
+    with standin(tmp_path / "s", *answers, "--slow", "0.5") as (url, process):
+        job = submitted(kuulo, *words, "--on", "local", "--endpoint", url)
+        until(lambda: questions(tmp_path / "s") > 1)
+        process.kill()
+        assert kuulo("jobs", "wait", "-q", job.name).returncode == 1
+    made = json.loads((job.path / "report.json").read_text())["counts"]["done"]
+    assert 0 < made < 5
+    with standin(tmp_path / "again", *answers, "--port", port_of(url)):
+        assert kuulo("jobs", "retry", job.name).returncode == 0
+        assert kuulo("jobs", "wait", "-q", job.name).returncode == 0, kuulo("jobs", "show", job.name).stdout
+    assert questions(tmp_path / "again") == 5 - made
+    assert all("Something" in path.read_text() for path in (tmp_path / "d").glob("*.summary.md"))
+
+
 def test_what_cannot_be_is_refused_before_anything_is_queued(kuulo: Kuulo, tmp_path: Path) -> None:
     texts(tmp_path / "d", "a.txt")
     (tmp_path / "d" / "empty.txt").touch()

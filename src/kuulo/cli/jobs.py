@@ -330,8 +330,8 @@ def then(folder: str, round_: int) -> int:
     from kuulo.cli import llm_task
     from kuulo.jobs import then as work
 
-    def ask(made: Any, found: Any, given: Any, overwrite: bool, watch: Any) -> Any:
-        return llm_task.asked(made, found, given, overwrite=overwrite, watch=watch)
+    def ask(made: Any, found: Any, given: Any, overwrite: bool, but: Any, watch: Any) -> Any:
+        return llm_task.asked(made, found, given, overwrite=overwrite, but=but, watch=watch)
 
     return work.run(Path(folder), round_, ask)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from kuulo.llm import options
 
 if TYPE_CHECKING:
     from kuulo.cli.progress import Lines
-    from kuulo.llm.chain import Chain, Outcome
+    from kuulo.llm.chain import Chain, Name, Outcome
     from kuulo.llm.following import Following
 
 ASKED = ("engine", "model", "endpoint", "key_file", "temperature", "top_p", "max_tokens", "seed")
@@ -110,11 +110,12 @@ def asked(
     given: dict[str, Any],
     *,
     overwrite: bool = False,
+    but: Container[Name] = (),
     quiet: bool = False,
     watch: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
-    """Do the tasks, and say on standard error how it goes, without a word of the transcripts. `watch` is told of
-    each."""
+    """Do the tasks, and say on standard error how it goes, without a word of the transcripts. `overwrite` and `but` as
+    of a Chain; `watch` is told of each."""
     from kuulo.llm import plan, session
     from kuulo.llm.asking import Asker
 
@@ -128,7 +129,7 @@ def asked(
             _say(one, quiet)
             watch(one)
 
-        outcomes = made.go(found, asker, talk.note(), overwrite=overwrite, watch=tell)
+        outcomes = made.go(found, asker, talk.note(), overwrite=overwrite, but=but, watch=tell)
         if not quiet:
             counted = "" if asker.counter.exact else "; tokens were estimated, since the server does not count them"
             if talk.context is None:

@@ -113,9 +113,9 @@ class Job(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class OnTranscripts:
     """Tasks of a language model on transcripts, for another machine. `parameters` are the tasks', `asked` the options
-    of the language model, both by name; `templates` has each task's template by its digest, `model_sha256` is of the
-    model: another one is refused. `template`: another one than the first task's own. Paths among them are as they were
-    typed in the folder `place`."""
+    of the language model, both by name. `templates` has each task's template by its digest, `files` those that its
+    parameters name, `model_sha256` is of the model: others are refused. `template`: another one than the first task's
+    own. Paths among them are as they were typed in the folder `place`."""
 
     tasks: tuple[str, ...]
     parameters: Mapping[str, str]
@@ -125,6 +125,7 @@ class OnTranscripts:
     model_sha256: str | None
     place: str
     template: str | None = None
+    files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

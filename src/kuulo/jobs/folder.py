@@ -5,6 +5,7 @@
     job-1.sh finish-1.sh the batch scripts of that round, to read and to submit by hand
     tasks/0.jsonl        what task 0 says: JSON lines, over all its rounds and restarts
     tasks/0.log          what the engines print there
+    tasks/then.jsonl     what the language model says that follows
     logs/                what the batch scripts print
     report.json          what became of each recording, once the job is over
 
@@ -28,6 +29,9 @@ from kuulo.errors import CannotRun, UsageError
 from kuulo.schedulers.base import Resources
 
 PLAN, REPORT = "plan.json", "report.json"
+RESULT, THEN = "result", "then"
+"""The event that tells what became of a result of a language model's, and who tells it beside tasks with a number."""
+
 IN_WORK, LEFT = "in work", "left"
 """States of a piece beside those of report.py: somebody hears it, or nobody yet."""
 
@@ -122,7 +126,15 @@ class Folder:
                 return None
             raise
 
-    def events(self, task: int) -> Iterator[dict[str, Any]]:
+    def results(self, task: int | str) -> dict[tuple[str, str], dict[str, Any]]:
+        """What was last said of each result of a language model's, by its transcript and its task."""
+        told = (event for event in self.events(task) if event["type"] == RESULT)
+        return {
+            (event["source"], event["task"]): {k: v for k, v in event.items() if k not in ("type", "at")}
+            for event in told
+        }
+
+    def events(self, task: int | str) -> Iterator[dict[str, Any]]:
         """What a task has said, in order. A line that was cut short by a kill is left out."""
         try:
             lines = (self.path / "tasks" / f"{task}.jsonl").read_bytes().splitlines()
@@ -180,7 +192,7 @@ def _take_piece(task: TaskState, piece: PieceState, kind: str, event: Mapping[st
 class TaskLog:
     """The file into which a task says what it does. One process at a time writes it."""
 
-    def __init__(self, folder: Path, task: int) -> None:
+    def __init__(self, folder: Path, task: int | str) -> None:
         path = folder / "tasks" / f"{task}.jsonl"
         path.parent.mkdir(mode=0o700, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

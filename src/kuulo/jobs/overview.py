@@ -14,7 +14,7 @@ from kuulo.errors import CannotRun, KuuloError
 from kuulo.jobs import account, packing, plan_file
 from kuulo.jobs.account import ItemState
 from kuulo.jobs.batch import TURNS, Batch, Prompts
-from kuulo.jobs.folder import IN_WORK, LEFT, Folder, PieceState, Round, TaskState, tasks_of
+from kuulo.jobs.folder import IN_WORK, LEFT, THEN, Folder, PieceState, Round, TaskState, tasks_of
 from kuulo.jobs.plan_file import Written
 from kuulo.schedulers.base import CANCELLED, RUNNING, WAITING, State
 
@@ -124,7 +124,9 @@ def look(job: Folder, silent: dict[str, str] | None = None) -> Overview:
             said = job.report()  # once more: what has ended by what the scheduler says has written it
         tasks = tasks_of(job, [len(task) for task in batch.tasks])
         begun = [_begun(job.events(task.number)) for task in tasks] if said is None else []
-        return overview(job, batch, rounds, tasks, begun, states, said, silent.get(batch.scheduler, ""), time.time())
+        followed = len(job.results(THEN)) if batch.then and said is not None else 0
+        why = silent.get(batch.scheduler, "")
+        return overview(job, batch, rounds, tasks, begun, states, said, why, time.time(), followed)
     except KuuloError as error:
         why = error.what
     except (AttributeError, LookupError, TypeError, ValueError) as error:
@@ -170,13 +172,14 @@ def overview(
     said: Mapping[str, Any] | None,
     silent: str,
     now: float,
+    followed: int = 0,
 ) -> Overview:
     """The pure core. `begun`: of each task; `states`: the scheduler's; `said`: the job's report, once it is over;
-    `silent`: why the scheduler says nothing."""
+    `silent`: why the scheduler says nothing; `followed`: how many results there are of what follows."""
     known: dict[int, State] = {}
     for round_ in rounds:
         known.update({n: states[round_.array, n] for n in round_.tasks if (round_.array, n) in states})
-    state, reason = _state(rounds, known, states, said, tasks, silent)
+    state, reason = _state(rounds, known, states, said, tasks, silent, followed)
     one = Overview(
         name=job.name,
         folder=naming.shown(job.path),
@@ -238,6 +241,7 @@ def _state(
     said: Mapping[str, Any] | None,
     tasks: Sequence[TaskState],
     silent: str,
+    followed: int,
 ) -> tuple[str, str]:
     """The job's state, and the reason."""
     of_tasks = Counter(state.state for state in known.values())
@@ -247,7 +251,7 @@ def _state(
         return WAITING, next(s.reason for s in known.values() if s.state == WAITING)
     if said is not None:
         if awaits(rounds, said):
-            return _following(states.get((rounds[-1].then, None)), silent)
+            return _following(states.get((rounds[-1].then, None)), silent, followed)
         failed, undone = said["counts"]["failed"], undone_of(said)
         reasons = [*([f"{failed} failed"] if failed else []), *([f"then: {undone} failed"] if undone else [])]
         return (report.FAILED, "; ".join(reasons)) if reasons else (report.DONE, "")
@@ -272,10 +276,11 @@ def undone_of(said: Mapping[str, Any]) -> int:
     return sum(one["state"] not in (report.DONE, report.SKIPPED) for one in said.get("then", ()))
 
 
-def _following(state: State | None, silent: str) -> tuple[str, str]:
-    """The state of a job of which a language model's part is left."""
+def _following(state: State | None, silent: str, results: int) -> tuple[str, str]:
+    """The state of a job of which a language model's part is left, with so many results."""
     if state and state.state == RUNNING:
-        return FINISHING, "the transcripts are there; a language model works on them"
+        made = f": {results} results" if results else ""
+        return FINISHING, f"the transcripts are there; a language model works on them{made}"
     if state and state.state == WAITING:
         because = f": {state.reason}" if state.reason else ""
         return FINISHING, f"the transcripts are there; what follows waits{because}"

@@ -45,7 +45,8 @@ def run(folder: Path, round_: int, number: int) -> int:
         if isinstance(batch, Transcripts):
             from kuulo.jobs import transcripts_task
 
-            return transcripts_task.run(batch, known[0], log, run_, round_, number)
+            results = Folder(folder).results(number)
+            return transcripts_task.run(batch, known[0], results, log, run_, round_, number)
         engine_log = folder / "tasks" / f"{number}.log"
         return _Task(batch, batch.tasks[number], known, log, run_, round_, engine_log).go()
     finally:

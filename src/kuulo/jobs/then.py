@@ -14,13 +14,23 @@ from typing import Any
 
 from kuulo import report
 from kuulo.errors import EXIT_OK, EXIT_SOME_FAILED, CannotRun, KuuloError
-from kuulo.jobs import finish, life, mail, overview, plan_file, planning, prompts_planning, transcripts
+from kuulo.jobs import (
+    finish,
+    life,
+    mail,
+    overview,
+    plan_file,
+    planning,
+    prompts_planning,
+    transcripts,
+    transcripts_task,
+)
 from kuulo.jobs.amounts import megabytes, minutes
 from kuulo.jobs.batch import Batch, Then
-from kuulo.jobs.folder import REPORT, Folder
+from kuulo.jobs.folder import REPORT, RESULT, THEN, Folder, TaskLog
 from kuulo.jobs.queues import TASKS_ALONE
 from kuulo.jobs.settings import JobSettings
-from kuulo.llm.chain import DONE, FAILED, PARTLY, Chain, Outcome
+from kuulo.llm.chain import DONE, FAILED, PARTLY, Chain, Name, Outcome
 from kuulo.llm.following import Following
 from kuulo.llm.plan import ChatPlan
 from kuulo.machine import Machine
@@ -30,9 +40,9 @@ from kuulo.schedulers.base import AGAIN, Resources
 MINUTES = 240
 """The time limit where nobody says one. What is not done by then goes on in another run by itself."""
 
-Ask = Callable[[Chain, Sequence[Path], dict[str, Any], bool, Callable[[Outcome], None]], list[Outcome]]
+Ask = Callable[[Chain, Sequence[Path], dict[str, Any], bool, set[Name], Callable[[Outcome], None]], list[Outcome]]
 """Does tasks on transcripts: the chain, the transcripts, options of the language model, whether results may be
-overwritten, and who is told of each."""
+overwritten, but which not, and who is told of each."""
 
 
 # ------------------------------------------------------------------ when it is submitted
@@ -93,9 +103,18 @@ def run(folder: Path, round_: int, ask: Ask) -> int:
     if "then" in said:  # its node failed after all was done
         return _code(said)
     outcomes: list[Outcome] = []
+    try:
+        log = TaskLog(folder, THEN)
+    except OSError as error:
+        raise CannotRun(f"the job's folder cannot be written to: {error.strerror}", looked_at=str(folder)) from error
+
+    def watch(one: Outcome) -> None:
+        outcomes.append(one)
+        log.say(RESULT, **one.to_json())
+
     told, began = life.listen(), time.monotonic()
     try:
-        _do(batch, batch.then, said, ask, outcomes.append)
+        _do(batch, batch.then, said, ask, transcripts_task.made(job.results(THEN)), watch)
         ended = [one.to_json() for one in outcomes]
     except KeyboardInterrupt:
         further = any(one.state in (DONE, PARTLY) for one in outcomes)
@@ -109,6 +128,8 @@ def run(folder: Path, round_: int, ask: Ask) -> int:
     except KuuloError as error:
         finish.say(f"{', '.join(batch.then.tasks)}: {error}")
         ended = [*(one.to_json() for one in outcomes), {"state": FAILED, "why": error.what, "do": error.do}]
+    finally:
+        log.close()
     _tell(job, batch, said, ended)
     return _code(said)
 
@@ -124,13 +145,20 @@ def masters(batch: Batch, said: Mapping[str, Any]) -> list[Path]:
     return [Results(batch.plan).master(stem) for stem in (*before, *done)]
 
 
-def _do(batch: Batch, then: Then, said: Mapping[str, Any], ask: Ask, watch: Callable[[Outcome], None]) -> None:
-    """Raises KuuloError."""
+def _do(
+    batch: Batch,
+    then: Then,
+    said: Mapping[str, Any],
+    ask: Ask,
+    made: set[Name],
+    watch: Callable[[Outcome], None],
+) -> None:
+    """`made`: results of an earlier run of this. Raises KuuloError."""
     chain, _ = transcripts.here(then)
     found = masters(batch, said)
     if found:
         overwrite = batch.plan.options["existing"] == "overwrite"
-        ask(chain, found, dict(then.asked), overwrite, watch)
+        ask(chain, found, dict(then.asked), overwrite, made, watch)
 
 
 def _code(said: Mapping[str, Any]) -> int:

@@ -28,6 +28,7 @@ def settled(
         "parameters": dict(parameters),
         "asked": prompts_planning.settled(given, chat),
         "templates": {link.task.name: link.template.digest for link in chain.links},
+        "files": {link.task.name: link.digests() for link in chain.links},
         "model": chat.model_name,
         "model_sha256": chat.model.digest if chat.model else None,
         "place": str(Path.cwd()),
@@ -51,6 +52,9 @@ def here(what: OnTranscripts) -> tuple[Chain, ChatPlan]:
     for link in chain.links:
         if link.template.digest != what.templates[link.task.name]:
             raise _changed(f"the template {link.template.name}", link.template.source)
+        for name, digest in link.digests().items():
+            if digest != what.files.get(link.task.name, {}).get(name, digest):
+                raise _changed(f"the {name} of {link.task.name}", naming.shown(link.values[name]))
     chat = plans.make(what.asked)
     if (chat.model.digest if chat.model else None) != what.model_sha256:
         raise _changed(f"the model {what.model}", str(chat.model.path) if chat.model else chat.engine)

@@ -10,7 +10,6 @@ from kuulo.errors import EXIT_OK, EXIT_SOME_FAILED
 from kuulo.jobs import account, claims, finish, mail, prompts_finish
 from kuulo.jobs.batch import Transcripts
 from kuulo.jobs.folder import REPORT, Folder, TaskState
-from kuulo.jobs.transcripts_task import RESULT
 from kuulo.llm.chain import DONE, FAILED, SKIPPED
 from kuulo.schedulers.base import State
 
@@ -47,13 +46,12 @@ def conclude(job: Folder, made: Transcripts, tasks: Sequence[TaskState], states:
 def _results(job: Folder, made: Transcripts, task: TaskState, state: State | None) -> list[dict[str, Any]]:
     """What became of a task's results: what was last said of each, or why nothing was."""
     (share,) = made.tasks[task.number]
-    known = {(event["source"], event["task"]): event for event in job.events(task.number) if event["type"] == RESULT}
-    found = []
+    known = job.results(task.number)
+    found: list[dict[str, Any]] = []
     for name in made.what.tasks:
         for source in made.sources[share.begin : share.end]:
-            event = known.get((naming.shown(source), name))
-            if event is not None:
-                found.append({k: v for k, v in event.items() if k not in ("type", "at")})
+            if (one := known.get((naming.shown(source), name))) is not None:
+                found.append(one)
                 continue
             why, do = account.why_left(task, state)
             why = str(task.pieces[0].fields.get("why") or why or "its task ended before it was made")

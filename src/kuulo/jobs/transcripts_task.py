@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from kuulo.jobs import life, transcripts
 from kuulo.jobs.batch import Share, Transcripts
-from kuulo.jobs.folder import PieceState, TaskLog
+from kuulo.jobs.folder import RESULT, PieceState, TaskLog
 from kuulo.jobs.life import Life
 from kuulo.jobs.share_task import ShareTask
 from kuulo.llm import pace, session
 from kuulo.llm.asking import Asker
-from kuulo.llm.chain import DONE, PARTLY, SKIPPED, Outcome
-
-RESULT = "result"
-"""The event that tells of one."""
+from kuulo.llm.chain import DONE, PARTLY, SKIPPED, Name, Outcome
 
 
-def run(job: Transcripts, known: PieceState, log: TaskLog, run_: Life, round_: int, number: int) -> int:
-    """Do what is left of a task; the exit code. Raises KuuloError."""
-    return _Task(job, known, log, run_, round_, number).go()
+def run(
+    job: Transcripts,
+    known: PieceState,
+    results: Mapping[Name, Mapping[str, Any]],
+    log: TaskLog,
+    run_: Life,
+    round_: int,
+    number: int,
+) -> int:
+    """Do what is left of a task; the exit code. `results`: what it has said of them before. Raises KuuloError."""
+    return _Task(job, known, results, log, run_, round_, number).go()
+
+
+def made(results: Mapping[Name, Mapping[str, Any]]) -> set[Name]:
+    """Those that are there."""
+    return {name for name, one in results.items() if one["state"] in (DONE, SKIPPED)}
 
 
 def called(share: Share) -> str:
@@ -28,10 +40,19 @@ def called(share: Share) -> str:
 
 
 class _Task(ShareTask):
-    def __init__(self, job: Transcripts, known: PieceState, log: TaskLog, run_: Life, round_: int, number: int) -> None:
+    def __init__(
+        self,
+        job: Transcripts,
+        known: PieceState,
+        results: Mapping[Name, Mapping[str, Any]],
+        log: TaskLog,
+        run_: Life,
+        round_: int,
+        number: int,
+    ) -> None:
         (self._share,) = job.tasks[number]
         super().__init__(known, log, run_, round_, number, called(self._share))
-        self._job = job
+        self._job, self._before = job, made(results)
         self._made: list[Outcome] = []
 
     @property
@@ -47,7 +68,9 @@ class _Task(ShareTask):
             self._log.say("begins", piece=0, done=0)
             sources = self._job.sources[self._share.begin : self._share.end]
             asker = Asker(talk)
-            outcomes = chain.go(sources, asker, talk.note(), overwrite=self._job.overwrite, watch=self._watch)
+            outcomes = chain.go(
+                sources, asker, talk.note(), overwrite=self._job.overwrite, but=self._before, watch=self._watch
+            )
         ended = self._number_of(DONE, SKIPPED)
         why = None if ended == len(outcomes) else f"{len(outcomes) - ended} of {len(outcomes)} results are not there"
         life.say(f"{self._name}: {ended} of {len(outcomes)} results")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ from kuulo.llm.templates import Template
 from kuulo.llm.transcripts import Material
 
 DONE, SKIPPED, PARTLY, FAILED = "done", "skipped", "partly", "failed"
+
+Name = tuple[str, str]
+"""What a result is known by: its transcript, as it is shown, and its task."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,14 @@ class Link:
         """What the names of its files end with."""
         return [suffix.format(**self.values) for suffix in self.task.files]
 
+    def digests(self) -> dict[str, str]:
+        """Of the files that its parameters name, by the parameters' names."""
+        named = {p.name: Path(self.values[p.name]).expanduser() for p in self.task.parameters if p.file}
+        return {name: _digest(path) for name, path in named.items()}
+
     def key(self, sha256: str, note: Mapping[str, Any]) -> str:
         """Digest of all that decides the result."""
-        files = [_digest(Path(self.values[p.name]).expanduser()) for p in self.task.parameters if p.file]
+        files = list(self.digests().values())
         told = [
             sha256,
             self.task.name,
@@ -87,6 +95,10 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
     why: str | None = None
     do: str | None = None
+
+    @property
+    def name(self) -> Name:
+        return self.source, self.task
 
     def to_json(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if v not in (None, [], {})}
@@ -120,10 +132,16 @@ class Chain:
         note: Mapping[str, Any],
         *,
         overwrite: bool = False,
+        but: Container[Name] = (),
         watch: Watch = lambda outcome: None,
     ) -> list[Outcome]:
-        """Do all; what became of each. `note`: how the model is asked, for records. A transcript or a task that fails
-        does not stop the others. Raises CannotRun when the model cannot be asked any more."""
+        """Do all; what became of each. `note`: how the model is asked, for records; `but`: results that are not
+        overwritten, since who goes on with this has made them. A transcript or a task that fails does not stop the
+        others. Raises CannotRun when the model cannot be asked any more."""
+
+        def over(outcome: Outcome) -> bool:
+            return overwrite and outcome.name not in but
+
         materials: list[tuple[Path, Material | KuuloError]] = [(path, _read(path)) for path in paths]
         outcomes = []
         for link in self.links:
@@ -133,7 +151,7 @@ class Chain:
                 if isinstance(material, KuuloError):
                     outcomes.append(_failed(Outcome(naming.shown(path), link.task.name), material))
                     watch(outcomes[-1])
-            for outcome in _done(link, ready, asker, note, overwrite):
+            for outcome in _done(link, ready, asker, note, over):
                 outcomes.append(outcome)
                 watch(outcome)
         return outcomes
@@ -237,7 +255,11 @@ def _read(path: Path) -> Material | KuuloError:
 
 
 def _done(
-    link: Link, materials: Sequence[Material], asker: Asker, note: Mapping[str, Any], overwrite: bool
+    link: Link,
+    materials: Sequence[Material],
+    asker: Asker,
+    note: Mapping[str, Any],
+    over: Callable[[Outcome], bool],
 ) -> Iterable[Outcome]:
     """Do the task on each, or on all together where it wants that."""
     together = link.is_together
@@ -246,18 +268,18 @@ def _done(
         outcome = Outcome(naming.shown(material.path), link.task.name)
         record = _Record(link, material, note)
         try:
-            if not together and not overwrite and record.is_done():
+            if not together and not over(outcome) and record.is_done():
                 outcome.state, outcome.outputs = SKIPPED, record.outputs()
                 yield outcome
                 continue
-            record.check_free(link.files, overwrite)
+            record.check_free(link.files, over(outcome))
         except KuuloError as error:
             yield _failed(outcome, error)
             continue
         work = Work(link.task, material, link.template, asker, link.values, link.variables, note)
         waiting.append((outcome, record, work))
         if not together:
-            yield _finished(outcome, record, _result(link, work), overwrite)
+            yield _finished(outcome, record, _result(link, work), over(outcome))
     if together and waiting:
         try:
             works = [work for _, _, work in waiting]
@@ -267,7 +289,7 @@ def _done(
         except KuuloError as error:
             results = [error] * len(waiting)
         for (outcome, record, _), result in zip(waiting, results, strict=True):
-            yield _finished(outcome, record, result, overwrite)
+            yield _finished(outcome, record, result, over(outcome))
 
 
 def _result(link: Link, work: Work) -> Result | KuuloError:
