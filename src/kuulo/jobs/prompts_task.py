@@ -19,12 +19,9 @@ from kuulo.llm.batch import Batch, Journal, Ledger
 from kuulo.llm.session import Talk
 
 
-def run(job: Prompts, known: PieceState, log: TaskLog, run_: Life, round_: int, number: int) -> int:
-    """Ask what is left of a task; the exit code. Raises KuuloError."""
-    return _Task(job, known, log, run_, round_, number).go()
+class PromptsTask(ShareTask):
+    """Asks what is left of a share of prompts."""
 
-
-class _Task(ShareTask):
     def __init__(self, job: Prompts, known: PieceState, log: TaskLog, run_: Life, round_: int, number: int) -> None:
         (self._share,) = job.tasks[number]
         super().__init__(known, log, run_, round_, number, prompts.called(self._share))

@@ -41,12 +41,12 @@ def run(folder: Path, round_: int, number: int) -> int:
         if isinstance(batch, Prompts):
             from kuulo.jobs import prompts_task
 
-            return prompts_task.run(batch, known[0], log, run_, round_, number)
+            return prompts_task.PromptsTask(batch, known[0], log, run_, round_, number).go()
         if isinstance(batch, Transcripts):
             from kuulo.jobs import transcripts_task
 
             results = Folder(folder).results(number)
-            return transcripts_task.run(batch, known[0], results, log, run_, round_, number)
+            return transcripts_task.TranscriptsTask(batch, known[0], results, log, run_, round_, number).go()
         engine_log = folder / "tasks" / f"{number}.log"
         return _Task(batch, batch.tasks[number], known, log, run_, round_, engine_log).go()
     finally:

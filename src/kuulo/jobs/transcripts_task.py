@@ -16,19 +16,6 @@ from kuulo.llm.asking import Asker
 from kuulo.llm.chain import DONE, PARTLY, SKIPPED, Name, Outcome
 
 
-def run(
-    job: Transcripts,
-    known: PieceState,
-    results: Mapping[Name, Mapping[str, Any]],
-    log: TaskLog,
-    run_: Life,
-    round_: int,
-    number: int,
-) -> int:
-    """Do what is left of a task; the exit code. `results`: what it has said of them before. Raises KuuloError."""
-    return _Task(job, known, results, log, run_, round_, number).go()
-
-
 def made(results: Mapping[Name, Mapping[str, Any]]) -> set[Name]:
     """Those that are there."""
     return {name for name, one in results.items() if one["state"] in (DONE, SKIPPED)}
@@ -39,7 +26,9 @@ def called(share: Share) -> str:
     return f"transcripts {share.begin + 1} to {share.end}"
 
 
-class _Task(ShareTask):
+class TranscriptsTask(ShareTask):
+    """Does what is left of a share of transcripts. `results`: what the task has said of them before."""
+
     def __init__(
         self,
         job: Transcripts,
@@ -65,7 +54,7 @@ class _Task(ShareTask):
         with session.opened(plan) as talk:
             loaded = time.monotonic()
             self._log.say("ready", device=pace.device(plan))
-            self._log.say("begins", piece=0, done=0)
+            self._log.say("begins", piece=0, done=len(self._before))
             sources = self._job.sources[self._share.begin : self._share.end]
             asker = Asker(talk)
             outcomes = chain.go(

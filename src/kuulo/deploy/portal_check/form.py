@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from kuulo.deploy.portal_check import facts
@@ -17,18 +17,21 @@ def near(word: str, words: Iterable[str]) -> str:
     return f"did you mean {found[0]}?" if found else "leave it out"
 
 
-def check_manifest(source: Source, said: Any, findings: Findings) -> None:
+def has_keys(source: Source, said: Any, known: Collection[str], do: str, findings: Findings) -> bool:
+    """Whether a file is a map of keys. Those that are not `known` are told of; `do`: what to write where it is none."""
     if not isinstance(said, dict):
-        findings.add(source.name, 1, "it is not a map of keys", "write name, category and role")
-        return
+        findings.add(source.name, 1, "it is not a map of keys", do)
+        return False
     for key in said:
-        if key not in facts.MANIFEST:
-            findings.add(
-                source.name,
-                source.line_of_key(str(key)),
-                f"the portal reads no key {key!r}",
-                near(str(key), facts.MANIFEST),
-            )
+        if key not in known:
+            line = source.line_of_key(str(key))
+            findings.add(source.name, line, f"the portal reads no key {key!r}", near(str(key), known))
+    return True
+
+
+def check_manifest(source: Source, said: Any, findings: Findings) -> None:
+    if not has_keys(source, said, facts.MANIFEST, "write name, category and role", findings):
+        return
     role = said.get("role")
     if role != facts.ROLE:
         what = f"the role is {role!r}" if role else "it has no role"
@@ -43,17 +46,8 @@ def check_manifest(source: Source, said: Any, findings: Findings) -> None:
 
 
 def check_form(source: Source, said: Any, findings: Findings) -> None:
-    if not isinstance(said, dict):
-        findings.add(source.name, 1, "it is not a map of keys", "write cluster, attributes and form")
+    if not has_keys(source, said, facts.FORM, "write cluster, attributes and form", findings):
         return
-    for key in said:
-        if key not in facts.FORM:
-            findings.add(
-                source.name,
-                source.line_of_key(str(key)),
-                f"the portal reads no key {key!r}",
-                near(str(key), facts.FORM),
-            )
     items, attributes = said.get("form", []), said.get("attributes", {})
     if not isinstance(items, list):
         findings.add(

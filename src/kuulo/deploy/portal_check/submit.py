@@ -7,7 +7,7 @@ from typing import Any
 
 from kuulo.deploy.portal_check import facts
 from kuulo.deploy.portal_check.finding import Findings
-from kuulo.deploy.portal_check.form import near
+from kuulo.deploy.portal_check.form import has_keys, near
 from kuulo.deploy.portal_check.source import PLACEHOLDER, TAG, Source
 
 FLAGS = ("email_on_started", "email_on_terminated", "submit_as_hold", "rerunnable", "copy_environment")
@@ -17,17 +17,8 @@ def check_submit(source: Source, said: Any, findings: Findings) -> None:
     """What is in it, rendered."""
     if said is None:
         return
-    if not isinstance(said, dict):
-        findings.add(source.name, 1, "it is not a map of keys", "write batch_connect and script")
+    if not has_keys(source, said, facts.SUBMIT, "write batch_connect and script", findings):
         return
-    for key in said:
-        if key not in facts.SUBMIT:
-            findings.add(
-                source.name,
-                source.line_of_key(str(key)),
-                f"the portal reads no key {key!r}",
-                near(str(key), facts.SUBMIT),
-            )
     for part, check in (("script", _check_script), ("batch_connect", _check_batch_connect)):
         below = said.get(part)
         if isinstance(below, dict):
