@@ -52,6 +52,7 @@ def test_transcripts_are_summed_up_when_all_are_there(kuulo: Kuulo, tmp_path: Pa
     (two / "bad.wav").write_bytes(b"no sound")
     with standin(tmp_path / "s", *answers) as (url, _):
         given = ["--then", "summary", "--then-option", f"endpoint={url}", "--then-option", "length=20"]
+        given += ["--then-option", "concurrency=2"]
         dry = kuulo("submit", two, *NULL, "--scheduler", "local", *given, "--dry-run")
         assert "then summary: template summary (built in), openai" in dry.stdout, dry.stderr
         assert "in a job after all others: 4:00:00, 2048 MB" in dry.stdout
@@ -62,6 +63,7 @@ def test_transcripts_are_summed_up_when_all_are_there(kuulo: Kuulo, tmp_path: Pa
     batch = plan_file.read(job.path)
     assert isinstance(batch, Batch) and batch.then is not None
     assert (batch.then.tasks, batch.then.parameters) == (("summary",), {"length": "20"})
+    assert batch.then.concurrency == 2
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert [one["state"] for one in report["then"]] == ["done", "done"]
     for name in ("a b", "$(c)"):
@@ -122,6 +124,7 @@ def test_what_cannot_follow_is_refused_before_anything_is_queued(kuulo: Kuulo, t
         (["--then", "nothing"], "nothing"),
         (["--then", "coding", "--then-option", url], "needs -p codebook"),
         (["--then", "summary", "--then-option", url, "--then-option", "x=1"], "nothing is called 'x'"),
+        (["--then", "summary", "--then-option", url, "--then-option", "concurrency=0"], "a number from 1 to 1024"),
         (["--then", "summary"], "no store has a language model"),
         (["--then-time", "10"], "are for what --then does"),
     ):

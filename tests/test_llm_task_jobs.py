@@ -52,7 +52,7 @@ def test_a_job_makes_what_a_run_makes_and_both_know_of_each_other(kuulo: Kuulo, 
     (tmp_path / "d" / "empty.txt").touch()
     found = ["d/a b.txt", "d/$(c).txt", "d/new\nline.txt", "d/empty.txt", "e/d.txt"]
     with standin(tmp_path / "s", *answers) as (url, _):
-        words = ["summary", *found, "-p", "length", "20", "--endpoint", url]
+        words = ["summary", *found, "-p", "length", "20", "--endpoint", url, "--concurrency", "2"]
         job = submitted(kuulo, *words, "--on", "local", "--cpus", "1", "--task-time", "1")
         waited = kuulo("jobs", "wait", job.name)
         assert waited.returncode == 1, "one says nothing"
@@ -65,6 +65,7 @@ def test_a_job_makes_what_a_run_makes_and_both_know_of_each_other(kuulo: Kuulo, 
         json.loads(json.dumps(plan_file.to_json(made)))
     )
     assert (made.number, made.what.parameters, made.what.place) == (4, {"length": "20"}, str(tmp_path))
+    assert made.what.concurrency == 2
     assert {str(f.relative_to(tmp_path)): len(names) for f, names in made.makes.items()} == {"d": 3, "e": 1}
     assert made.output == tmp_path
     for source in [*found[:3], found[4]]:

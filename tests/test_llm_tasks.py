@@ -9,6 +9,7 @@ import re
 import shutil
 import stat
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pytest
 import llm_standin
 from conftest import Kuulo
 from kuulo import schemas
-from kuulo.errors import KuuloError, UsageError
+from kuulo.errors import CannotRun, InputFailed, KuuloError, UsageError
 from kuulo.formats.json import read_master
 from kuulo.llm import chain, pseudonyms, rules, tasks, templates, transcripts
 from kuulo.llm.asking import Asker, Misfit, NoAnswer, parsed, validate
@@ -144,6 +145,24 @@ class Scripted:
     def tell(self, options: Any) -> None:
         self.told = options
 
+    def branch(self) -> Scripted:
+        return self
+
+
+class Meeting(Scripted):
+    """A model that answers when so many are asking at the same time."""
+
+    def __init__(self, number: int, ends: Mapping[str, BaseException] | None = None) -> None:
+        super().__init__()
+        self.all_here, self.ends = threading.Barrier(number), ends or {}
+
+    def talk(self, messages: Any, schema: Any) -> str:
+        self.all_here.wait(60)
+        for words, error in self.ends.items():
+            if words in messages[-1]["content"]:
+                raise error
+        return "Short [00:00:00]."
+
 
 def test_an_answer_that_does_not_fit_is_asked_for_again_with_the_reason_and_then_given_up() -> None:
     schema = {"type": "object", "required": ["a"]}
@@ -255,6 +274,29 @@ def test_any_name_and_any_character_will_do(task: Task, tmp_path: Path, weird_na
     assert (code, [o["state"] for o in outcomes]) == (0, ["done", "done"]), err
     for suffix in (".summary.md", ".summary.json", ".cleaned.json", ".cleaned.diff", ".cleanup.json"):
         assert path.with_name(weird_name + suffix).is_file()
+
+
+def test_several_transcripts_are_worked_on_at_a_time_and_told_of_in_order(tmp_path: Path) -> None:
+    paths = [master(tmp_path / f"{n}.json", [("S1", f"number {n}")]) for n in range(6)]
+    paths.insert(2, tmp_path / "none.json")
+    made = chain.chain(("summary",), {})
+    asker = Asker(Meeting(3, {"number 4": InputFailed("it is a hard one")}))
+    told: list[chain.Outcome] = []
+    outcomes = made.go(paths, asker, {}, at_once=3, watch=told.append)
+    assert [one.source for one in outcomes] == [str(path) for path in paths] and len(told) == 7
+    assert [one.state for one in outcomes] == ["done", "done", "failed", "done", "done", "failed", "done"]
+    assert (asker.asked, asker.refused) == (6, 0)
+    assert all((tmp_path / f"{n}.summary.md").is_file() == (n != 4) for n in range(6))
+    again = made.go(paths[:2], Asker(Scripted()), {}, at_once=3)
+    assert [one.state for one in again] == ["skipped", "skipped"]
+
+
+def test_a_model_that_is_gone_ends_all_that_is_worked_on(tmp_path: Path) -> None:
+    paths = [master(tmp_path / f"{n}.json", [("S1", f"number {n}")]) for n in range(6)]
+    gone = Meeting(2, {"number": CannotRun("nothing answers")})
+    with pytest.raises(CannotRun, match="nothing answers"):
+        chain.chain(("summary",), {}).go(paths, Asker(gone), {}, at_once=2)
+    assert not list(tmp_path.glob("*.summary.*"))
 
 
 # ------------------------------------------------------------------ clean-up

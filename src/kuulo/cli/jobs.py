@@ -330,8 +330,9 @@ def then(folder: str, round_: int) -> int:
     from kuulo.cli import llm_task
     from kuulo.jobs import then as work
 
-    def ask(made: Any, found: Any, given: Any, overwrite: bool, but: Any, watch: Any) -> Any:
-        return llm_task.asked(made, found, given, overwrite=overwrite, but=but, watch=watch)
+    def ask(made: Any, found: Any, how: Any, overwrite: bool, but: Any, watch: Any) -> Any:
+        given, at_once = dict(how.asked), how.concurrency
+        return llm_task.asked(made, found, given, concurrency=at_once, overwrite=overwrite, but=but, watch=watch)
 
     return work.run(Path(folder), round_, ask)
 

@@ -27,6 +27,8 @@ ASKED = ("engine", "model", "endpoint", "key_file", "temperature", "top_p", "max
 @click.option("--param", "-p", "params", nargs=2, multiple=True, metavar="NAME VALUE",
               help="A parameter of a task, or a variable of its template.")  # fmt: skip
 @click.option("--template", "-t", metavar="NAME|FILE", help="Another template than the task's own (for one task).")
+@click.option("--concurrency", type=click.IntRange(1, 1024), metavar="N", default=1,
+              help="Transcripts that are worked on at a time.  [default: 1]")  # fmt: skip
 @flags.named(*ASKED, table=options.OPTIONS)
 @flags.common("Server", table=options.OPTIONS)
 @job_flags.on
@@ -39,6 +41,7 @@ def task(
     paths: tuple[Path, ...],
     params: tuple[tuple[str, str], ...],
     template: str | None,
+    concurrency: int,
     place: str,
     overwrite: bool,
     dry_run: bool,
@@ -70,17 +73,17 @@ def task(
         raise UsageError("-t is for one task", do="give the tasks one by one")
     made = chain.chain(named, dict(params), {named[0]: template} if template else {})
     found = chain.sources(paths)
-    given = flags.typed(arguments)
+    given, concurrency = flags.typed(arguments), min(concurrency, len(found))
     if (asked := job_flags.asked(place, arguments)) is not None:
         from kuulo.cli import llm_task_job
         from kuulo.jobs.transcripts_planning import Wanted
 
-        wanted = Wanted(made, found, given, dict(params), template, overwrite)
+        wanted = Wanted(made, found, given, dict(params), template, concurrency, overwrite)
         return llm_task_job.submit(wanted, asked, dry_run=dry_run, quiet=quiet, as_json=as_json)
     if dry_run:
-        return _dry_run(made, found, given, as_json)
+        return _dry_run(made, found, given, concurrency, as_json)
     _check_free(made, found)
-    return carry_out(made, found, given, overwrite=overwrite, quiet=quiet, as_json=as_json)
+    return carry_out(made, found, given, concurrency=concurrency, overwrite=overwrite, quiet=quiet, as_json=as_json)
 
 
 def _check_free(made: Chain, found: Sequence[Path]) -> None:
@@ -92,13 +95,20 @@ def _check_free(made: Chain, found: Sequence[Path]) -> None:
 
 
 def carry_out(
-    made: Chain, found: Sequence[Path], given: dict[str, Any], *, overwrite: bool, quiet: bool, as_json: bool
+    made: Chain,
+    found: Sequence[Path],
+    given: dict[str, Any],
+    *,
+    concurrency: int,
+    overwrite: bool,
+    quiet: bool,
+    as_json: bool,
 ) -> int:
     """Do the tasks on the transcripts; the exit code."""
     from kuulo.cli.transcribe import stop_when_told
 
     stop_when_told()
-    outcomes = asked(made, found, given, overwrite=overwrite, quiet=quiet)
+    outcomes = asked(made, found, given, concurrency=concurrency, overwrite=overwrite, quiet=quiet)
     if as_json:
         click.echo(json.dumps({"schema": 1, "tasks": [o.to_json() for o in outcomes]}, indent=1, ensure_ascii=False))
     return exit_code(outcomes)
@@ -109,17 +119,18 @@ def asked(
     found: Sequence[Path],
     given: dict[str, Any],
     *,
+    concurrency: int = 1,
     overwrite: bool = False,
     but: Container[Name] = (),
     quiet: bool = False,
     watch: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
-    """Do the tasks, and say on standard error how it goes, without a word of the transcripts. `overwrite` and `but` as
-    of a Chain; `watch` is told of each."""
+    """Do the tasks, on so many transcripts at a time, and say on standard error how it goes, without a word of them.
+    `overwrite` and `but` as of a Chain; `watch` is told of each."""
     from kuulo.llm import plan, session
     from kuulo.llm.asking import Asker
 
-    resolved = plan.make(given)
+    resolved = plan.make_with(given, concurrency)
     with session.opened(resolved) as talk:
         asker = Asker(talk)
         if not quiet:
@@ -129,7 +140,7 @@ def asked(
             _say(one, quiet)
             watch(one)
 
-        outcomes = made.go(found, asker, talk.note(), overwrite=overwrite, but=but, watch=tell)
+        outcomes = made.go(found, asker, talk.note(), overwrite=overwrite, but=but, at_once=concurrency, watch=tell)
         if not quiet:
             counted = "" if asker.counter.exact else "; tokens were estimated, since the server does not count them"
             if talk.context is None:
@@ -159,7 +170,15 @@ def follow(then: Following, job: Any, report: dict[str, Any], watcher: Lines, *,
         overwrite = job.plan.options["existing"] == "overwrite"
         try:
             code = exit_code(
-                asked(then.chain, masters, dict(then.flags), overwrite=overwrite, quiet=quiet, watch=watch)
+                asked(
+                    then.chain,
+                    masters,
+                    dict(then.flags),
+                    concurrency=then.concurrency,
+                    overwrite=overwrite,
+                    quiet=quiet,
+                    watch=watch,
+                )
             )
         except KuuloError as error:
             click.echo(f"{then.names}: {error}", err=True)
@@ -194,12 +213,12 @@ def _say(outcome: Outcome, quiet: bool) -> None:
         click.echo(f"  {' '.join(outcome.outputs)}", err=True)
 
 
-def _dry_run(made: Chain, found: Sequence[Path], given: dict[str, Any], as_json: bool) -> int:
+def _dry_run(made: Chain, found: Sequence[Path], given: dict[str, Any], concurrency: int, as_json: bool) -> int:
     """What would be done; and the refusal, where there is one."""
     from kuulo import naming
     from kuulo.llm import plan
 
-    resolved = plan.make(given)
+    resolved = plan.make_with(given, concurrency)
     if as_json:
         links = [{"task": x.task.name, "template": x.template.source, "template_sha256": x.template.digest,
                   "parameters": dict(x.values)} for x in made.links]  # fmt: skip

@@ -115,7 +115,8 @@ class OnTranscripts:
     """Tasks of a language model on transcripts, for another machine. `parameters` are the tasks', `asked` the options
     of the language model, both by name. `templates` has each task's template by its digest, `files` those that its
     parameters name, `model_sha256` is of the model: others are refused. `template`: another one than the first task's
-    own. Paths among them are as they were typed in the folder `place`."""
+    own. `concurrency`: transcripts that are worked on at a time. Paths among them are as they were typed in the folder
+    `place`."""
 
     tasks: tuple[str, ...]
     parameters: Mapping[str, str]
@@ -126,6 +127,7 @@ class OnTranscripts:
     place: str
     template: str | None = None
     files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    concurrency: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,9 +40,9 @@ from kuulo.schedulers.base import AGAIN, Resources
 MINUTES = 240
 """The time limit where nobody says one. What is not done by then goes on in another run by itself."""
 
-Ask = Callable[[Chain, Sequence[Path], dict[str, Any], bool, set[Name], Callable[[Outcome], None]], list[Outcome]]
-"""Does tasks on transcripts: the chain, the transcripts, options of the language model, whether results may be
-overwritten, but which not, and who is told of each."""
+Ask = Callable[[Chain, Sequence[Path], Then, bool, set[Name], Callable[[Outcome], None]], list[Outcome]]
+"""Does tasks on transcripts: the chain, the transcripts, how, whether results may be overwritten, but which not, and
+who is told of each."""
 
 
 # ------------------------------------------------------------------ when it is submitted
@@ -68,7 +68,7 @@ def planned(jobs: JobSettings, values: Mapping[str, Any], asked: Mapping[str, An
 
 def _then(what: Following, resources: Resources, where: planning.Where) -> Then:
     return Then(
-        **transcripts.settled(what.chain, what.flags, what.parameters, what.plan),
+        **transcripts.settled(what.chain, what.flags, what.parameters, what.plan, what.concurrency),
         resources=resources,
         queue=dataclasses.replace(
             where.queue, extra=tuple((k, v) for k, v in where.queue.extra if k not in TASKS_ALONE)
@@ -158,7 +158,7 @@ def _do(
     found = masters(batch, said)
     if found:
         overwrite = batch.plan.options["existing"] == "overwrite"
-        ask(chain, found, dict(then.asked), overwrite, made, watch)
+        ask(chain, found, then, overwrite, made, watch)
 
 
 def _code(said: Mapping[str, Any]) -> int:

@@ -19,7 +19,12 @@ from kuulo.llm.plan import ChatPlan
 
 
 def settled(
-    chain: Chain, given: Mapping[str, Any], parameters: Mapping[str, str], chat: ChatPlan, template: str | None = None
+    chain: Chain,
+    given: Mapping[str, Any],
+    parameters: Mapping[str, str],
+    chat: ChatPlan,
+    concurrency: int,
+    template: str | None = None,
 ) -> dict[str, Any]:
     """What an OnTranscripts has. `given`: options of the language model, as they were typed; `template`: another one
     than the first task's own."""
@@ -33,6 +38,7 @@ def settled(
         "model_sha256": chat.model.digest if chat.model else None,
         "place": str(Path.cwd()),
         "template": template,
+        "concurrency": concurrency,
     }
 
 
@@ -55,7 +61,7 @@ def here(what: OnTranscripts) -> tuple[Chain, ChatPlan]:
         for name, digest in link.digests().items():
             if digest != what.files.get(link.task.name, {}).get(name, digest):
                 raise _changed(f"the {name} of {link.task.name}", naming.shown(link.values[name]))
-    chat = plans.make(what.asked)
+    chat = plans.make_with(what.asked, what.concurrency)
     if (chat.model.digest if chat.model else None) != what.model_sha256:
         raise _changed(f"the model {what.model}", str(chat.model.path) if chat.model else chat.engine)
     return chain, chat

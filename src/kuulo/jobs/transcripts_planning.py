@@ -31,6 +31,7 @@ class Wanted:
     given: Mapping[str, Any]
     parameters: Mapping[str, str]
     template: str | None = None
+    concurrency: int = 1
     overwrite: bool = False
 
 
@@ -39,17 +40,22 @@ def results(site: Site, jobs: JobSettings, wanted: Wanted, asked: Mapping[str, A
     the transcripts can be read."""
 
     def planned_on(machine: Machine) -> plan.ChatPlan:
-        return plan.make(wanted.given, elsewhere=machine)
+        return plan.make_with(wanted.given, wanted.concurrency, machine)
 
     device = str(wanted.given.get("device", ""))
     there, node = prompts_planning.place(jobs, asked, asked["mem"], device, planned_on)
     chat = planned_on(node)
     prompts_planning.check_reach(chat, there)
     costs, refused = _looked_at(wanted)
-    most = 1 if wanted.chain.is_together else len(costs)
-    shared = prompts_planning.shared_out(site, jobs, asked, there, chat, list(costs.values()), at_once=1, most=most)
+    at_once = wanted.concurrency
+    most = 1 if wanted.chain.is_together else max(1, len(costs) // at_once)
+    shared = prompts_planning.shared_out(
+        site, jobs, asked, there, chat, list(costs.values()), at_once=at_once, most=most
+    )
     return Transcripts(
-        what=OnTranscripts(**transcripts.settled(wanted.chain, wanted.given, wanted.parameters, chat, wanted.template)),
+        what=OnTranscripts(
+            **transcripts.settled(wanted.chain, wanted.given, wanted.parameters, chat, at_once, wanted.template)
+        ),
         sources=tuple(costs),
         makes=wanted.chain.records(costs),
         tasks=shared.tasks,

@@ -58,7 +58,13 @@ class TranscriptsTask(ShareTask):
             sources = self._job.sources[self._share.begin : self._share.end]
             asker = Asker(talk)
             outcomes = chain.go(
-                sources, asker, talk.note(), overwrite=self._job.overwrite, but=self._before, watch=self._watch
+                sources,
+                asker,
+                talk.note(),
+                overwrite=self._job.overwrite,
+                but=self._before,
+                at_once=self._job.what.concurrency,
+                watch=self._watch,
             )
         ended = self._number_of(DONE, SKIPPED)
         why = None if ended == len(outcomes) else f"{len(outcomes) - ended} of {len(outcomes)} results are not there"
@@ -66,7 +72,7 @@ class TranscriptsTask(ShareTask):
         # of a run that made all of them: what was there took none of its time
         whole = not self._number_of(SKIPPED)
         tokens = pace.tokens(talk.usage.prompt, talk.usage.answer) if whole else None
-        return self._ended(plan, began, loaded, why=why, tokens=tokens, at_once=1)
+        return self._ended(plan, began, loaded, why=why, tokens=tokens, at_once=self._job.what.concurrency)
 
     def _watch(self, one: Outcome) -> None:
         self._made.append(one)

@@ -37,7 +37,7 @@ class NoAnswer(InputFailed):
 
 class Model(Protocol):
     """What is asked: `talk` gives the answer's text, `count` tokens where the server can count them. `tell` sets
-    options of the answers that follow."""
+    options of the answers that follow. `branch`: the same, for another thread."""
 
     @property
     def context(self) -> int | None: ...
@@ -48,6 +48,7 @@ class Model(Protocol):
     def talk(self, messages: Sequence[Message], schema: Mapping[str, Any] | None) -> str: ...
     def count(self, text: str) -> int | None: ...
     def tell(self, options: Mapping[str, Any]) -> None: ...
+    def branch(self) -> Model: ...
 
 
 @dataclass
@@ -63,6 +64,19 @@ class Asker:
 
     def __post_init__(self) -> None:
         self.counter = Counter(self.model.count)
+
+    def branch(self) -> Asker:
+        """Another one of the same model, for another thread: see `joined`."""
+        return Asker(self.model.branch())
+
+    def joined(self, other: Asker) -> None:
+        """Count also what a branch has asked."""
+        self.asked, self.refused, self.cut = (
+            self.asked + other.asked,
+            self.refused + other.refused,
+            self.cut + other.cut,
+        )
+        self.counter.exact = self.counter.exact and other.counter.exact
 
     @property
     def context(self) -> int:

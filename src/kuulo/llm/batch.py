@@ -15,17 +15,16 @@ import contextlib
 import hashlib
 import json
 import os
-import queue
 import re
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kuulo import naming
 from kuulo.errors import CannotRun, InputFailed, KuuloError, UsageError
-from kuulo.llm import client, question, transcripts
+from kuulo.llm import client, question, together, transcripts
 from kuulo.llm.client import Client, PromptTooLong, RequestRefused
 from kuulo.llm.plan import ChatPlan
 from kuulo.llm.session import Talk
@@ -325,44 +324,15 @@ class Batch:
             else:
                 todo.append((index, one, digest))
         watch(len(self.lines), len(self.requests))
-        for index, digest, line in self._answers(todo):
+
+        def ask(one: tuple[int, Request, str], stop: threading.Event) -> Mapping[str, Any]:
+            return self._ask(one[1], one[2], stop)
+
+        for (index, _, digest), line in together.answers(todo, ask, self.at_once):
             journal.add(digest, line)
             self.lines[index] = line
             watch(len(self.lines), len(self.requests))
         return [self.lines[index] for index in range(len(self.requests))]
-
-    def _answers(self, todo: Sequence[tuple[int, Request, str]]) -> Iterator[tuple[int, str, Mapping[str, Any]]]:
-        """Answers as they come, of so many threads. What ends the run is raised when all before it was given."""
-        waiting: queue.SimpleQueue[tuple[int, Request, str]] = queue.SimpleQueue()
-        for one in todo:
-            waiting.put(one)
-        answers: queue.SimpleQueue[tuple[int, str, Mapping[str, Any]] | BaseException] = queue.SimpleQueue()
-        stop = threading.Event()
-
-        def ask() -> None:
-            while not stop.is_set():
-                try:
-                    index, one, digest = waiting.get_nowait()
-                except queue.Empty:
-                    return
-                try:
-                    answers.put((index, digest, self._ask(one, digest, stop)))
-                except BaseException as error:
-                    answers.put(error)
-                    return
-
-        # Daemons: when the run is stopped, nobody waits for answers that are under way.
-        threads = [threading.Thread(target=ask, daemon=True) for _ in range(min(self.at_once, len(todo)))]
-        for thread in threads:
-            thread.start()
-        try:
-            for _ in todo:
-                got = answers.get()
-                if isinstance(got, BaseException):
-                    raise got
-                yield got
-        finally:
-            stop.set()
 
     def _ask(self, one: Request, digest: str, stop: threading.Event) -> Mapping[str, Any]:
         for attempt in range(TRIES):

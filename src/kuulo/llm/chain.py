@@ -12,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 import kuulo
 from kuulo import atomic, naming
 from kuulo.errors import CannotRun, InputFailed, KuuloError, UsageError
-from kuulo.llm import tasks, templates, transcripts
+from kuulo.llm import tasks, templates, together, transcripts
 from kuulo.llm.asking import Asker
 from kuulo.llm.client import PromptTooLong
 from kuulo.llm.tasks.base import Result, Task, Work
@@ -133,27 +134,33 @@ class Chain:
         *,
         overwrite: bool = False,
         but: Container[Name] = (),
+        at_once: int = 1,
         watch: Watch = lambda outcome: None,
     ) -> list[Outcome]:
-        """Do all; what became of each. `note`: how the model is asked, for records; `but`: results that are not
-        overwritten, since who goes on with this has made them. A transcript or a task that fails does not stop the
-        others. Raises CannotRun when the model cannot be asked any more."""
+        """Do all; what became of each, in order. `note`: how the model is asked, for records; `but`: results that are
+        not overwritten, since who goes on with this has made them; `at_once`: on how many transcripts a task works at a
+        time; `watch` is told of each as it ends. A transcript or a task that fails does not stop the others. Raises
+        CannotRun when the model cannot be asked any more."""
 
         def over(outcome: Outcome) -> bool:
             return overwrite and outcome.name not in but
 
         materials: list[tuple[Path, Material | KuuloError]] = [(path, _read(path)) for path in paths]
-        outcomes = []
+        outcomes: list[Outcome] = []
         for link in self.links:
             asker.model.tell(link.template.options)
-            ready = [material for _, material in materials if isinstance(material, Material)]
-            for path, material in materials:
+            ended: dict[int, Outcome] = {}
+            ready: dict[int, Material] = {}
+            for number, (path, material) in enumerate(materials):
                 if isinstance(material, KuuloError):
-                    outcomes.append(_failed(Outcome(naming.shown(path), link.task.name), material))
-                    watch(outcomes[-1])
-            for outcome in _done(link, ready, asker, note, over):
-                outcomes.append(outcome)
+                    ended[number] = _failed(Outcome(naming.shown(path), link.task.name), material)
+                    watch(ended[number])
+                else:
+                    ready[number] = material
+            for number, outcome in _done(link, ready, asker, note, over, at_once):
+                ended[number] = outcome
                 watch(outcome)
+            outcomes += [ended[number] for number in range(len(materials))]
         return outcomes
 
 
@@ -256,40 +263,74 @@ def _read(path: Path) -> Material | KuuloError:
 
 def _done(
     link: Link,
-    materials: Sequence[Material],
+    materials: Mapping[int, Material],
     asker: Asker,
     note: Mapping[str, Any],
     over: Callable[[Outcome], bool],
-) -> Iterable[Outcome]:
-    """Do the task on each, or on all together where it wants that."""
-    together = link.is_together
+    at_once: int,
+) -> Iterator[tuple[int, Outcome]]:
+    """Do the task on each, or on all together where it wants that; what became of it, as it ends. Raises CannotRun."""
+    if link.is_together:
+        yield from _all(link, materials, asker, note, over)
+        return
+    if at_once == 1:
+        for number, material in materials.items():
+            yield number, _one(link, material, asker, note, over)
+        return
+
+    def ask(one: tuple[int, Material], stop: threading.Event) -> tuple[Asker, Outcome]:
+        branch = asker.branch()
+        return branch, _one(link, one[1], branch, note, over)
+
+    for (number, _), (branch, outcome) in together.answers([*materials.items()], ask, at_once):
+        asker.joined(branch)
+        yield number, outcome
+
+
+def _one(
+    link: Link, material: Material, asker: Asker, note: Mapping[str, Any], over: Callable[[Outcome], bool]
+) -> Outcome:
+    outcome = Outcome(naming.shown(material.path), link.task.name)
+    record = _Record(link, material, note)
+    try:
+        if not over(outcome) and record.is_done():
+            outcome.state, outcome.outputs = SKIPPED, record.outputs()
+            return outcome
+        record.check_free(link.files, over(outcome))
+    except KuuloError as error:
+        return _failed(outcome, error)
+    work = Work(link.task, material, link.template, asker, link.values, link.variables, note)
+    return _finished(outcome, record, _result(link, work), over(outcome))
+
+
+def _all(
+    link: Link,
+    materials: Mapping[int, Material],
+    asker: Asker,
+    note: Mapping[str, Any],
+    over: Callable[[Outcome], bool],
+) -> Iterator[tuple[int, Outcome]]:
     waiting = []
-    for material in materials:
-        outcome = Outcome(naming.shown(material.path), link.task.name)
-        record = _Record(link, material, note)
+    for number, material in materials.items():
+        outcome, record = Outcome(naming.shown(material.path), link.task.name), _Record(link, material, note)
         try:
-            if not together and not over(outcome) and record.is_done():
-                outcome.state, outcome.outputs = SKIPPED, record.outputs()
-                yield outcome
-                continue
             record.check_free(link.files, over(outcome))
         except KuuloError as error:
-            yield _failed(outcome, error)
+            yield number, _failed(outcome, error)
             continue
         work = Work(link.task, material, link.template, asker, link.values, link.variables, note)
-        waiting.append((outcome, record, work))
-        if not together:
-            yield _finished(outcome, record, _result(link, work), over(outcome))
-    if together and waiting:
-        try:
-            works = [work for _, _, work in waiting]
-            results = _fitting(asker, lambda: link.module.run_all(works))
-        except CannotRun:
-            raise
-        except KuuloError as error:
-            results = [error] * len(waiting)
-        for (outcome, record, _), result in zip(waiting, results, strict=True):
-            yield _finished(outcome, record, result, over(outcome))
+        waiting.append((number, outcome, record, work))
+    if not waiting:
+        return
+    works = [work for *_, work in waiting]
+    try:
+        results = _fitting(asker, lambda: link.module.run_all(works))
+    except CannotRun:
+        raise
+    except KuuloError as error:
+        results = [error] * len(waiting)
+    for (number, outcome, record, _), result in zip(waiting, results, strict=True):
+        yield number, _finished(outcome, record, result, over(outcome))
 
 
 def _result(link: Link, work: Work) -> Result | KuuloError:

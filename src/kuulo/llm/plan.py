@@ -174,6 +174,13 @@ def make_for(
     return resolved
 
 
+def make_with(flags: Mapping[str, Any], concurrency: int, elsewhere: Machine | None = None) -> ChatPlan:
+    """As `make_for`, for so many questions at a time, or for one: then slots are as somebody says."""
+    if concurrency == 1:
+        return make(flags, elsewhere=elsewhere)
+    return make_for(flags, concurrency, concurrency, elsewhere)
+
+
 def check_options(spec: EngineSpec, settings: Settings) -> None:
     """Raises OptionRefused, naming every option that the engine cannot honour and the engines that can."""
     refused = refusals(spec, settings)

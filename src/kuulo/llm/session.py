@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,27 +27,49 @@ NOT_NOTED = ("schema", "kuulo", "task", "template", "usage", "finish", "key")
 """Of what an answer was made with: what records have in a place of their own."""
 
 
+class _Shared:
+    """What all branches of a Talk know: tokens so far, and how many the context has, once the server said so."""
+
+    def __init__(self) -> None:
+        self.usage = Usage()
+        self.context: int | None = None
+        self._lock = threading.Lock()
+
+    def add(self, usage: Usage) -> None:
+        with self._lock:
+            self.usage = Usage(self.usage.prompt + usage.prompt, self.usage.answer + usage.answer)
+
+
 class Talk:
     """Asks an endpoint with a plan's options, and counts tokens. It is what `asking.Asker` wants of a model."""
 
     def __init__(self, client: Client, plan: ChatPlan) -> None:
         self.client, self.plan = client, plan
-        self.usage = Usage()
         self.finish: str | None = None
-        self._learned: int | None = None
         self.values = plan.request_options()
+        self._shared = _Shared()
+
+    def branch(self) -> Talk:
+        """Another one, for another thread: with the options as they are now. Tokens of both are counted together."""
+        other = Talk(self.client, self.plan)
+        other.values, other._shared = dict(self.values), self._shared
+        return other
+
+    @property
+    def usage(self) -> Usage:
+        return self._shared.usage
 
     @property
     def context(self) -> int | None:
         """Tokens of question and answer; None until anybody said how many there may be."""
-        return self.client.endpoint.context or self.plan.context or self._learned
+        return self.client.endpoint.context or self.plan.context or self._shared.context
 
     def ask(self, messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any] | None = None) -> Reply:
         """The whole answer."""
         try:
             reply = self.client.chat(_sound(messages), self._with(schema))
         except PromptTooLong as error:  # it says how much would have fitted
-            self._learned = error.context
+            self._shared.context = error.context
             raise
         self._took(reply.usage, reply.finish)
         return reply
@@ -104,7 +127,7 @@ class Talk:
 
     def _took(self, usage: Usage | None, finish: str | None) -> None:
         if usage:
-            self.usage = Usage(self.usage.prompt + usage.prompt, self.usage.answer + usage.answer)
+            self._shared.add(usage)
         self.finish = finish or self.finish
 
 
