@@ -1,7 +1,8 @@
 """A stand-in for a language model's server: OpenAI's API over the standard library, with answers that are known before.
 
     python tests/llm_standin.py [--port N | --socket PATH] [--key K] [--context N] [--model NAME] [--answers FILE]
-                                [--slow SECONDS] [--dies-after N] [--starts-in SECONDS] [--parallel N]
+                                [--slow SECONDS] [--dies-after N] [--holds-after N] [--starts-in SECONDS]
+                                [--parallel N]
 
 The answer is `Answer: ` and the last message, at most `max_tokens` words of it; or that of the first regular expression
 in FILE ({"pattern": "answer", ...}) that is found in the messages. With a response_format that has a schema, and
@@ -9,7 +10,7 @@ without such an answer, it is the least JSON that keeps to it. A token is a word
 JSON with where it is.
 
 `--slow`: so long before each piece of a stream. `--dies-after N`: the process ends after N pieces of a stream (0: in
-the middle of any answer). `--starts-in`: 503 for so long.
+the middle of any answer). `--holds-after N`: it answers N questions, and others never. `--starts-in`: 503 for so long.
 
 In tests:
 
@@ -29,6 +30,7 @@ import socket
 import socketserver
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -98,6 +100,7 @@ class Requests(http.server.BaseHTTPRequestHandler):
     given: argparse.Namespace
     scripted: Mapping[str, str] = {}
     began = 0.0
+    questions = itertools.count()
 
     def log_message(self, format: str, *arguments: Any) -> None:
         print(format % arguments, file=sys.stderr, flush=True)
@@ -162,6 +165,8 @@ class Requests(http.server.BaseHTTPRequestHandler):
                 n_ctx=self.given.context,
             )
             return
+        if self.given.holds_after is not None and next(self.questions) >= self.given.holds_after:
+            threading.Event().wait()
         pieces, finish = answer(asked, self.scripted)
         usage = {
             "prompt_tokens": prompt,
@@ -239,6 +244,7 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("--answers")
     arguments.add_argument("--slow", type=float, default=0.0)
     arguments.add_argument("--dies-after", type=int)
+    arguments.add_argument("--holds-after", type=int)
     arguments.add_argument("--starts-in", type=float, default=0.0)
     arguments.add_argument("--parallel", type=int, default=1)
     return arguments

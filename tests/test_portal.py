@@ -534,7 +534,7 @@ def test_a_language_model_that_is_gone_leaves_the_transcripts_and_the_card_says_
 def test_a_job_that_is_told_to_stop_while_a_language_model_works_goes_on_there(asking: Any, tmp_path: Path) -> None:
     fill(tmp_path, "a.wav", "b.wav", seconds=1)
     values = {"kuulo_files": str(tmp_path / "in"), "kuulo_engine": "null", "kuulo_then": "summary"}
-    with asking("--slow", "2") as portal:
+    with asking("--slow", "4") as portal:
         slow = portal.opened(**values)
         process = slow.begin()
         until(lambda: "then" in state_of(slow))

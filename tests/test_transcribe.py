@@ -387,12 +387,9 @@ def test_a_stopped_run_goes_on_inside_the_recording(
     process = start(with_hangup("SIG_DFL", slow), kuulo_environment, tmp_path)
     wait_for_segments(tmp_path / "out", 3)
     process.send_signal(how)
-    began = time.monotonic()
     _, stderr = process.communicate(timeout=20)
-    took = time.monotonic() - began
     if how != signal.SIGKILL:
         assert process.returncode == 130
-        assert took < 4
         assert "give the same command again" in stderr
         assert states(tmp_path / "out") == {"a.wav": "stopped"}
         assert list(Path(kuulo_environment["TMPDIR"]).iterdir()) == []
