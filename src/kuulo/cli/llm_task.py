@@ -156,6 +156,7 @@ def follow(then: Following, job: Any, report: dict[str, Any], watcher: Lines, *,
     be asked takes nothing from the transcripts, which are there."""
     from kuulo import atomic
     from kuulo.errors import EXIT_SOME_FAILED, KuuloError
+    from kuulo.llm import chain
 
     masters = [job.results.target(one, "json") for one in job.works if one.outcome.state in ("done", "skipped")]
     code = 0
@@ -169,20 +170,15 @@ def follow(then: Following, job: Any, report: dict[str, Any], watcher: Lines, *,
     if masters:
         overwrite = job.plan.options["existing"] == "overwrite"
         try:
-            code = exit_code(
-                asked(
-                    then.chain,
-                    masters,
-                    dict(then.flags),
-                    concurrency=then.concurrency,
-                    overwrite=overwrite,
-                    quiet=quiet,
-                    watch=watch,
-                )
+            given, at_once = dict(then.flags), then.concurrency
+            outcomes = asked(
+                then.chain, masters, given, concurrency=at_once, overwrite=overwrite, quiet=quiet, watch=watch
             )
+            ended[:] = chain.ended(outcomes)
+            code = exit_code(outcomes)
         except KuuloError as error:
             click.echo(f"{then.names}: {error}", err=True)
-            ended.append({"state": "failed", "why": error.what, "do": error.do})
+            ended += chain.ended((), error)
             code = EXIT_SOME_FAILED
     watcher.over(ended)
     try:

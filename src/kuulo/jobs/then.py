@@ -30,7 +30,8 @@ from kuulo.jobs.batch import Batch, Then
 from kuulo.jobs.folder import REPORT, RESULT, THEN, Folder, TaskLog
 from kuulo.jobs.queues import TASKS_ALONE
 from kuulo.jobs.settings import JobSettings
-from kuulo.llm.chain import DONE, FAILED, PARTLY, Chain, Name, Outcome
+from kuulo.llm import chain as chains
+from kuulo.llm.chain import DONE, PARTLY, Chain, Name, Outcome
 from kuulo.llm.following import Following
 from kuulo.llm.plan import ChatPlan
 from kuulo.machine import Machine
@@ -114,8 +115,7 @@ def run(folder: Path, round_: int, ask: Ask) -> int:
 
     told, began = life.listen(), time.monotonic()
     try:
-        _do(batch, batch.then, said, ask, transcripts_task.made(job.results(THEN)), watch)
-        ended = [one.to_json() for one in outcomes]
+        ended = chains.ended(_do(batch, batch.then, said, ask, transcripts_task.made(job.results(THEN)), watch))
     except KeyboardInterrupt:
         further = any(one.state in (DONE, PARTLY) for one in outcomes)
         limit = (rounds[-1].then_resources or batch.then.resources).minutes
@@ -127,7 +127,7 @@ def run(folder: Path, round_: int, ask: Ask) -> int:
         return code
     except KuuloError as error:
         finish.say(f"{', '.join(batch.then.tasks)}: {error}")
-        ended = [*(one.to_json() for one in outcomes), {"state": FAILED, "why": error.what, "do": error.do}]
+        ended = chains.ended(outcomes, error)
     finally:
         log.close()
     _tell(job, batch, said, ended)
@@ -152,13 +152,12 @@ def _do(
     ask: Ask,
     made: set[Name],
     watch: Callable[[Outcome], None],
-) -> None:
+) -> list[Outcome]:
     """`made`: results of an earlier run of this. Raises KuuloError."""
     chain, _ = transcripts.here(then)
     found = masters(batch, said)
-    if found:
-        overwrite = batch.plan.options["existing"] == "overwrite"
-        ask(chain, found, then, overwrite, made, watch)
+    overwrite = batch.plan.options["existing"] == "overwrite"
+    return ask(chain, found, then, overwrite, made, watch) if found else []
 
 
 def _code(said: Mapping[str, Any]) -> int:

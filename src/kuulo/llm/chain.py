@@ -105,6 +105,12 @@ class Outcome:
         return {k: v for k, v in vars(self).items() if v not in (None, [], {})}
 
 
+def ended(outcomes: Sequence[Outcome], error: KuuloError | None = None) -> list[dict[str, Any]]:
+    """What became of a chain, for reports; `error`: why it asked no further."""
+    told = [one.to_json() for one in outcomes]
+    return [*told, {"state": FAILED, "why": error.what, "do": error.do}] if error else told
+
+
 Watch = Callable[[Outcome], None]
 
 
