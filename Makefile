@@ -59,6 +59,7 @@ test: dev ## install what the tests need, then run them without a network
 	@tools/rootfs.sh $(VENV)/rootfs.tar || echo "Going on: tests that need a Debian for images are skipped." >&2
 	@[ -e $(VENV)/.kuulo-$(llama) ] || { $(call built_llama) && touch $(VENV)/.kuulo-$(llama); } \
 		|| echo "Going on: tests that need llama.cpp are skipped." >&2
+	@[ ! -d $(KEEP)/$(llama) ] || ln -sfn $(abspath $(KEEP)/$(llama)) $(VENV)/llama-bundle
 	@KUULO_TEST_ENVIRONMENTS='$(ENVIRONMENTS)' $(bin)/python tools/no_network.py $(bin)/python -m pytest -n 2 \
 		--dist loadfile $(PYTEST)
 
