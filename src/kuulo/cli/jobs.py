@@ -264,15 +264,15 @@ def _scheduler(job: Folder) -> Scheduler:
 @_json
 def retry(job: str, time_: str | None, mem: str | None, as_json: bool) -> int:
     """Submit what failed or is left of a job once more."""
-    from kuulo.jobs import retrying
+    from kuulo.jobs import amounts, retrying
 
     folder = _jobs().find(job)
     made = retrying.retry(folder, time_, mem)
     if as_json:
         click.echo(json.dumps({"job": folder.name, "round": made.number, "tasks": len(made.tasks)}, indent=1))
         return 0
-    number, id_ = len(made.tasks), "" if "/" in made.array else f" ({made.array})"
-    click.echo(f"job {folder.name}: {number} {'task' if number == 1 else 'tasks'} once more{id_}")
+    id_ = "" if "/" in made.array else f" ({made.array})"
+    click.echo(f"job {folder.name}: {amounts.counted(len(made.tasks), 'task')} once more{id_}")
     return 0
 
 

@@ -23,7 +23,7 @@ def submit(
     """Submit the job, or show it."""
     from kuulo import naming, site
     from kuulo.errors import EXIT_OK, CannotRun
-    from kuulo.jobs import claims, prompts_planning, submission
+    from kuulo.jobs import amounts, claims, prompts_planning, submission
     from kuulo.llm import batch as batches
 
     wanted = _absolute(wanted)
@@ -57,9 +57,9 @@ def submit(
         return EXIT_OK
     for one in bad:
         click.echo(f"line {one.line}: {one.why}", err=True)
-    tasks = f"{len(made.tasks)} {'task' if len(made.tasks) == 1 else 'tasks'}"
+    tasks = amounts.counted(len(made.tasks), "task")
     where = job_flags.called(made.scheduler, round_.array)
-    job_flags.say_submitted(folder.name, folder.path, f"{made.number} prompts in {tasks} ({where})")
+    job_flags.say_submitted(folder.name, folder.path, f"{amounts.counted(made.number, 'prompt')} in {tasks} ({where})")
     return EXIT_OK
 
 

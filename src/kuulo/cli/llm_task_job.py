@@ -22,7 +22,7 @@ def submit(wanted: Wanted, asked: Mapping[str, Any], *, dry_run: bool, quiet: bo
     """Submit the job, or show it."""
     from kuulo import site
     from kuulo.errors import EXIT_OK
-    from kuulo.jobs import claims, submission, transcripts_planning
+    from kuulo.jobs import amounts, claims, submission, transcripts_planning
 
     files = site.load()
     sources = [Path(job_flags.absolute(source)) for source in wanted.sources]
@@ -39,14 +39,14 @@ def submit(wanted: Wanted, asked: Mapping[str, Any], *, dry_run: bool, quiet: bo
             claims.check_free(output, *names)
         folder = files.jobs_folder().new()
         round_ = submission.new(folder, made)
-    tasks = f"{len(made.tasks)} {'task' if len(made.tasks) == 1 else 'tasks'}"
     if as_json:
         said = {"job": folder.name, "folder": str(folder.path), "array": round_.array, "finish": round_.finish}
         counts = {"results": made.number, "transcripts": len(made.sources), "tasks": len(made.tasks)}
         refused = [dataclasses.asdict(one) for one in made.refused]
         click.echo(json.dumps({**said, **counts, "refused": refused}, indent=1))
     elif not quiet:
-        what = f"{', '.join(made.what.tasks)} of {len(made.sources)} transcripts in {tasks}"
+        found, tasks = amounts.counted(len(made.sources), "transcript"), amounts.counted(len(made.tasks), "task")
+        what = f"{', '.join(made.what.tasks)} of {found} in {tasks}"
         where = job_flags.called(made.scheduler, round_.array)
         job_flags.say_submitted(folder.name, folder.path, f"{what} ({where})")
     return EXIT_OK

@@ -117,7 +117,7 @@ def _then(jobs: Any, resolved: Plan, asked: Mapping[str, Any]) -> tuple[Then | N
     made, what = following.planned(jobs, resolved.options, asked)
     ask = made.resources
     gpus = f", {ask.gpus} GPU" if ask.gpus else ""
-    cores = f"{ask.cpus} {'core' if ask.cpus == 1 else 'cores'}"
+    cores = amounts.counted(ask.cpus, "core")
     limit = f"{amounts.clock(60 * ask.minutes)}, {ask.memory_mb} MB, {cores}{gpus}"
     return made, [*what.shown(), f"in a job after all others: {limit}"]
 
@@ -142,6 +142,7 @@ def _nothing(looked: Looked, asked: Mapping[str, Any]) -> int:
 
 def _submitted(folder: Any, batch: Batch, looked: Looked, round_: Any, asked: Mapping[str, Any]) -> int:
     from kuulo.errors import EXIT_OK
+    from kuulo.jobs import amounts
 
     if asked["as_json"]:
         said = {"job": folder.name, "folder": str(folder.path), "array": round_.array, "finish": round_.finish}
@@ -153,10 +154,10 @@ def _submitted(folder: Any, batch: Batch, looked: Looked, round_: Any, asked: Ma
         return EXIT_OK
     for note in batch.notes:
         click.echo(note, err=True)
-    tasks = f"{len(batch.tasks)} {'task' if len(batch.tasks) == 1 else 'tasks'}"
-    what = f"{len(batch.items)} recordings in {tasks} ({job_flags.called(batch.scheduler, round_.array)})"
+    found, tasks = amounts.counted(len(batch.items), "recording"), amounts.counted(len(batch.tasks), "task")
+    what = f"{found} in {tasks} ({job_flags.called(batch.scheduler, round_.array)})"
     if batch.then and not batch.tasks:
-        what = f"{', '.join(batch.then.tasks)} of {len(batch.then.also)} transcripts"
+        what = f"{', '.join(batch.then.tasks)} of {amounts.counted(len(batch.then.also), 'transcript')}"
     job_flags.say_submitted(folder.name, folder.path, what)
     return EXIT_OK
 

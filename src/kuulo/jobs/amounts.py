@@ -43,3 +43,8 @@ def clock(seconds: float) -> str:
     """A time limit: 1:30:00, 2-12:00:00."""
     days, rest = divmod(round(seconds), 86_400)
     return (f"{days}-" if days else "") + f"{rest // 3600}:{rest // 60 % 60:02}:{rest % 60:02}"
+
+
+def counted(number: int, what: str) -> str:
+    """1 task, 2 tasks."""
+    return f"{number} {what}{'' if number == 1 else 's'}"

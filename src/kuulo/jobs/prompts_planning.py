@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from kuulo import machine, speeds
 from kuulo.errors import CannotRun
 from kuulo.jobs import packing, planning
-from kuulo.jobs.amounts import clock, duration, megabytes
+from kuulo.jobs.amounts import clock, counted, duration, megabytes
 from kuulo.jobs.batch import Pace, Prompts, Share, Transcripts
 from kuulo.jobs.planning import MARGINS, Where
 from kuulo.jobs.settings import JobSettings
@@ -202,7 +202,7 @@ def table(made: Prompts | Transcripts) -> str:
     if isinstance(made, Prompts):
         head, model, engine = f"prompts     {made.number}", made.model, made.engine
     else:
-        head = f"results     {made.number}: {', '.join(made.what.tasks)} of {len(made.sources)} transcripts"
+        head = f"results     {made.number}: {', '.join(made.what.tasks)} of {counted(len(made.sources), 'transcript')}"
         model, engine = made.what.model, made.what.asked["engine"]
     lines = [head, f"tasks       {len(made.tasks)}"]
     if made.at_once:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from kuulo import speeds
 from kuulo.jobs import packing
-from kuulo.jobs.amounts import clock, duration
+from kuulo.jobs.amounts import clock, counted, duration
 from kuulo.jobs.batch import TURNS, WHOLE, Batch, Job, Piece
 from kuulo.jobs.packing import Costs
 from kuulo.jobs.planning import MARGINS, minutes_for
@@ -39,7 +39,7 @@ def table(made: Batch) -> str:
         )
         lines.append(f"time limit  {clock(60 * ask.minutes)} each: {reason}")
     workers = made.plan.options["workers"]
-    lines.append(f"memory      {ask.memory_mb} MB each: {workers} {'worker' if workers == 1 else 'workers'}")
+    lines.append(f"memory      {ask.memory_mb} MB each: {counted(workers, 'worker')}")
     lines.append(f"cores       {ask.cpus} each" + (f", {ask.gpus} GPU" if ask.gpus else ""))
     lines.append(f"where       {where_of(made)}")
     lines += [f"note        {note}" for note in made.notes]

@@ -8,6 +8,7 @@ from typing import Any
 from kuulo import naming, report
 from kuulo.errors import EXIT_OK, EXIT_SOME_FAILED
 from kuulo.jobs import account, claims, finish, mail, prompts_finish
+from kuulo.jobs.amounts import counted
 from kuulo.jobs.batch import Transcripts
 from kuulo.jobs.folder import REPORT, Folder, TaskState
 from kuulo.llm.chain import DONE, FAILED, SKIPPED
@@ -32,7 +33,9 @@ def conclude(job: Folder, made: Transcripts, tasks: Sequence[TaskState], states:
     finish.write(job.path / REPORT, said)
     claims.withdraw(made.makes, job.name)
     finish.remember(prompts_finish.observations(made, made.what.asked["engine"], made.what.model, tasks))
-    whole = f"{', '.join(made.what.tasks)} of {len(made.sources)} transcripts: {done} of {len(results)} results"
+    whole = (
+        f"{', '.join(made.what.tasks)} of {counted(len(made.sources), 'transcript')}: {done} of {len(results)} results"
+    )
     finish.say(whole)
     for one in told:
         if one["state"] not in (DONE, SKIPPED):
