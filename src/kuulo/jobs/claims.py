@@ -13,7 +13,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -60,9 +60,9 @@ def withdraw(outputs: Iterable[Path], name: str) -> None:
         (output / FOLDER / f"{getpass.getuser()}-{name}.json").unlink(missing_ok=True)
 
 
-def alive(output: Path) -> list[Claim]:
-    """The claims that count. Those of jobs that are over are removed. Raises CannotRun when a scheduler that knows does
-    not answer."""
+def alive(output: Path, names: Collection[str] | None = None) -> list[Claim]:
+    """The claims that count, on any results or on those of these names. Those of jobs that are over are removed. Raises
+    CannotRun when a scheduler that knows does not answer."""
     found = []
     for path in sorted((output / FOLDER).glob("*.json")):
         try:
@@ -72,6 +72,8 @@ def alive(output: Path) -> list[Claim]:
             continue
         except (OSError, ValueError, TypeError) as error:
             raise CannotRun("a job's claim on results cannot be read", looked_at=str(path), do="remove it") from error
+        if names is not None and not set(names).intersection(claim.stems):
+            continue  # its scheduler need not be asked
         if _counts(claim):
             found.append(claim)
         else:
@@ -82,13 +84,13 @@ def alive(output: Path) -> list[Claim]:
 
 def check_free(output: Path, *stems: str) -> None:
     """Raises UsageError when a job makes results of these names, and CannotRun as `alive`."""
-    for claim in alive(output):
-        if stem := next((stem for stem in stems if stem in claim.stems), None):
-            raise UsageError(
-                f"the job {claim.name} of {claim.user} makes this at this moment",
-                looked_at=naming.shown(output / stem),
-                do=f"kuulo jobs wait {claim.name}, or kuulo jobs cancel {claim.name}",
-            )
+    for claim in alive(output, stems):
+        stem = next(stem for stem in stems if stem in claim.stems)
+        raise UsageError(
+            f"the job {claim.name} of {claim.user} makes this at this moment",
+            looked_at=naming.shown(output / stem),
+            do=f"kuulo jobs wait {claim.name}, or kuulo jobs cancel {claim.name}",
+        )
 
 
 def _counts(claim: Claim) -> bool:

@@ -111,7 +111,10 @@ def run(folder: Path, round_: int, ask: Ask) -> int:
 
     def watch(one: Outcome) -> None:
         outcomes.append(one)
-        log.say(RESULT, **one.to_json())
+        try:
+            log.say(RESULT, **one.to_json())
+        except OSError as error:  # no reason to stop: the results are elsewhere
+            life.say(f"the job's folder cannot be written to: {error.strerror}")
 
     told, began = life.listen(), time.monotonic()
     try:

@@ -155,18 +155,18 @@ class Chain:
         outcomes: list[Outcome] = []
         for link in self.links:
             asker.model.tell(link.template.options)
-            ended: dict[int, Outcome] = {}
+            found: dict[int, Outcome] = {}
             ready: dict[int, Material] = {}
             for number, (path, material) in enumerate(materials):
                 if isinstance(material, KuuloError):
-                    ended[number] = _failed(Outcome(naming.shown(path), link.task.name), material)
-                    watch(ended[number])
+                    found[number] = _failed(Outcome(naming.shown(path), link.task.name), material)
+                    watch(found[number])
                 else:
                     ready[number] = material
             for number, outcome in _done(link, ready, asker, note, over, at_once):
-                ended[number] = outcome
+                found[number] = outcome
                 watch(outcome)
-            outcomes += [ended[number] for number in range(len(materials))]
+            outcomes += [found[number] for number in range(len(materials))]
         return outcomes
 
 
