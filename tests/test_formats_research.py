@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import ctypes.util
+import dataclasses
 import html.parser
 import importlib.util
 import io
@@ -93,6 +94,8 @@ def test_a_speaker_who_overlaps_himself_gets_a_further_tier_with_a_name_of_its_o
     assert [(t.name, t.speaker) for t in tiers(subject)] == [
         (NOBODY, ""), ("A", "A"), ("A (3)", "A"), ("A (2)", "A (2)"),
     ]  # fmt: skip
+    silent = dataclasses.replace(subject, segments=subject.segments[:2])
+    assert [t.name for t in tiers(silent)] == ["A", "A (3)"], "somebody who says nothing is called A (2)"
     called_so = said(Segment(0, 1, " a", (), NOBODY), Segment(0, 1, " b"))
     assert sorted(t.name for t in tiers(called_so)) == [NOBODY, f"{NOBODY} (2)"]
 

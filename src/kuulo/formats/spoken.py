@@ -75,7 +75,7 @@ def _parts(segment: Segment) -> Iterator[tuple[int, int, str, str | None, tuple[
 
 def tiers(transcript: Transcript) -> list[Tier]:
     """A tier for each speaker in the order in which they first speak. A speaker's lines that overlap each other go to
-    further tiers, `Anna (2)`; there is a tier even when nothing was said."""
+    further tiers, `Anna (2)`, unless somebody is called so; there is a tier even when nothing was said."""
     rows: dict[str, list[list[Line]]] = {}
     for line in sorted(stretches(transcript), key=lambda line: (line.start_ms, line.end_ms)):
         of_speaker = rows.setdefault(line.speaker, [])
@@ -84,7 +84,8 @@ def tiers(transcript: Transcript) -> list[Tier]:
             of_speaker.append([line])
         else:
             free.append(line)
-    taken = {speaker or NOBODY for speaker in rows}
+    silent = map(labels(transcript), (speaker.id for speaker in transcript.speakers))
+    taken = {speaker or NOBODY for speaker in rows}.union(silent)
     found = []
     for speaker, of_speaker in rows.items():
         for number, row in enumerate(of_speaker, start=1):
