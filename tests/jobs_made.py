@@ -36,7 +36,14 @@ def cut(length_ms: int, parts: int, number: int = 0, *, turns: bool = False) -> 
 
 def batch(made: Plan, items: Sequence[Item], tasks: Sequence[Sequence[Piece]]) -> Batch:
     """A batch of these tasks."""
-    return Batch(made, tuple(items), tuple(tuple(t) for t in tasks), Resources(10, 1000, 1), Queue(), "local")
+    return Batch(
+        plan=made,
+        items=tuple(items),
+        tasks=tuple(tuple(t) for t in tasks),
+        resources=Resources(10, 1000, 1),
+        queue=Queue(),
+        scheduler="local",
+    )
 
 
 def folder(place: Path, made: Batch) -> Folder:

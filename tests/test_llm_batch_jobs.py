@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -363,6 +363,18 @@ def give(home: Home, number: int) -> None:
     os.chown(home.folder / "p.jsonl", owner.st_uid, owner.st_gid)
 
 
+def disturbed(home: Home, job: Folder, under_way: Callable[[], bool]) -> dict[str, Any]:
+    """The report of a job whose task 0 is warned and whose task 1 is killed."""
+    # Well after the start: while a task is starting, scancel says it twice, and the second is for the next run.
+    until(under_way, 150)
+    home.slurm("scancel", "--signal=USR1", "--batch", f"{job.rounds()[0].array}_0")
+    until(lambda: events(job, 1, "begins"), 150)
+    killed = events(job, 1, "starts")[0]["pid"]
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(killed, signal.SIGKILL)
+    return ended(job, 200)
+
+
 def test_an_array_asks_all_and_goes_on_after_a_warning_and_a_kill(home: Home, tmp_path: Path) -> None:
     give(home, 16)
     with standin(tmp_path / "s", "--host", HERE, "--slow", "2.5") as (url, _):
@@ -370,15 +382,7 @@ def test_an_array_asks_all_and_goes_on_after_a_warning_and_a_kill(home: Home, tm
         done = home.kuulo(*words, *SHORT, "--array-limit", "2", *SMALL)
         assert done.returncode == 0, done.stderr
         job = Folder(Path(json.loads(done.stdout)["folder"]))
-        array = job.rounds()[0].array
-        # Well after the start: while a task is starting, scancel says it twice, and the second is for the next run.
-        until(lambda: questions(tmp_path / "s") >= 4, 150)
-        home.slurm("scancel", "--signal=USR1", "--batch", f"{array}_0")
-        until(lambda: events(job, 1, "begins"), 150)
-        killed = events(job, 1, "starts")[0]["pid"]
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(killed, signal.SIGKILL)
-        report = ended(job, 200)
+        report = disturbed(home, job, lambda: questions(tmp_path / "s") >= 4)
         answered = questions(tmp_path / "s")
     assert report["counts"] == {"done": 16, "failed": 0}, (report, logs(job))
     assert [said(line) for line in read(home.folder / "p.answers.jsonl")] == [

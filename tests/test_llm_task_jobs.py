@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +12,8 @@ from conftest import Kuulo
 from kuulo.jobs import claims, plan_file
 from kuulo.jobs.batch import Transcripts
 from kuulo.jobs.folder import Folder
-from test_jobs_slurm import Home, ended, events, home, logs, until
-from test_llm_batch_jobs import HERE, SMALL, TINY, llama_of, port_of, questions, standin
+from test_jobs_slurm import Home, ended, home, logs, until
+from test_llm_batch_jobs import HERE, SMALL, TINY, disturbed, llama_of, port_of, questions, standin
 
 assert home  # the fixture
 
@@ -138,7 +135,7 @@ def test_a_server_that_dies_is_survived_and_nothing_is_made_twice(kuulo: Kuulo, 
     assert len(list((tmp_path / "d").glob("*.summary.json"))) == 6
 
 
-def test_a_template_or_a_transcript_that_is_another_one_by_then(kuulo: Kuulo, tmp_path: Path, answers: Any) -> None:
+def test_a_template_that_is_another_one_by_then_is_not_used(kuulo: Kuulo, tmp_path: Path, answers: Any) -> None:
     texts(tmp_path / "d", "a.txt", "b.txt")
     (tmp_path / "mine.toml").write_text('prompt = "Summarise: $input"\n')
     with standin(tmp_path / "s", *answers) as (url, _):
@@ -224,14 +221,7 @@ def test_an_array_goes_on_after_a_warning_and_a_kill(home: Home, tmp_path: Path,
         assert done.returncode == 0, done.stderr
         job = Folder(Path(json.loads(done.stdout)["folder"]))
         assert json.loads(done.stdout)["tasks"] > 1
-        array = job.rounds()[0].array
-        until(lambda: questions(tmp_path / "s") >= 2, 150)
-        home.slurm("scancel", "--signal=USR1", "--batch", f"{array}_0")
-        until(lambda: events(job, 1, "begins"), 150)
-        killed = events(job, 1, "starts")[0]["pid"]
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(killed, signal.SIGKILL)
-        report = ended(job, 200)
+        report = disturbed(home, job, lambda: questions(tmp_path / "s") >= 2)
         asked = questions(tmp_path / "s")
     assert report["counts"] == {"done": 8, "failed": 0}, (report, logs(job))
     assert 8 <= asked <= 11, "at most what was under way was asked again"

@@ -79,7 +79,7 @@ def show(job: str, as_json: bool) -> int:
     click.echo(f"  folder:  {one.folder}\n")
     if one.kind != "recordings":
         counts = ", ".join(f"{number} {state}" for state, number in one.counts.items())
-        click.echo(f"{amounts.counted(one.number, one.kind.removesuffix('s'))}: {counts}")
+        click.echo(f"{one.counted}: {counts}")
     else:
         _table([("state", "sound", "heard", "recording")] + [_file_row(file) for file in one.files])
     if one.then:
@@ -353,8 +353,7 @@ def _row(one: Overview) -> tuple[str, ...]:
         one.count("left"),
     ]
     sound = amounts.duration(one.audio_ms / 1000) if one.kind == "recordings" else ""
-    kind = one.kind.removesuffix("s")
-    what = str(one.number) if one.kind == "recordings" else amounts.counted(one.number, kind)
+    what = str(one.number) if one.kind == "recordings" else one.counted
     submitted = one.submitted[:16].replace("T", " ")
     return (one.name, submitted, one.state, what, *map(str, numbers), sound, one.reason)
 

@@ -175,7 +175,7 @@ class _Run:
             return before
         if self._target.exists() and not is_same and not overwrite:
             raise batches.in_the_way(self._target)
-        claims.check_free(self._target.parent, self._target.name)
+        claims.check_free({self._target.parent: [self._target.name]})
         journal = batches.Journal(self._target.with_name(self._target.name + ".partial"))
         kept = {} if overwrite else batches.kept(self._target)
         if is_same and retry:

@@ -40,7 +40,7 @@ def submit(
     try:
         made.output.mkdir(parents=True, exist_ok=True)
         with claims.submitting(made.output):
-            claims.check_free(made.output, made.target.name)
+            claims.check_free(made.makes)
             if wanted.overwrite:
                 batches.forget(made.target)
             folder = files.jobs_folder().new()

@@ -61,6 +61,7 @@ def task(
     kuulo llm task summary out/ --on slurm
     """
     from kuulo.errors import UsageError
+    from kuulo.jobs import claims
     from kuulo.llm import chain, tasks
 
     if not names:
@@ -82,16 +83,8 @@ def task(
         return llm_task_job.submit(wanted, asked, dry_run=dry_run, quiet=quiet, as_json=as_json)
     if dry_run:
         return _dry_run(made, found, given, concurrency, as_json)
-    _check_free(made, found)
+    claims.check_free(made.records(found))
     return carry_out(made, found, given, concurrency=concurrency, overwrite=overwrite, quiet=quiet, as_json=as_json)
-
-
-def _check_free(made: Chain, found: Sequence[Path]) -> None:
-    """Raises UsageError when a job makes one of the results at this moment."""
-    from kuulo.jobs import claims
-
-    for folder, names in made.records(found).items():
-        claims.check_free(folder, *names)
 
 
 def carry_out(

@@ -35,8 +35,7 @@ def submit(wanted: Wanted, asked: Mapping[str, Any], *, dry_run: bool, quiet: bo
         return EXIT_OK
     _check_writable(made)
     with claims.submitting(*made.makes):
-        for output, names in made.makes.items():
-            claims.check_free(output, *names)
+        claims.check_free(made.makes)
         folder = files.jobs_folder().new()
         round_ = submission.new(folder, made)
     if as_json:

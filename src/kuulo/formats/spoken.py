@@ -84,8 +84,8 @@ def tiers(transcript: Transcript) -> list[Tier]:
             of_speaker.append([line])
         else:
             free.append(line)
-    silent = map(labels(transcript), (speaker.id for speaker in transcript.speakers))
-    taken = {speaker or NOBODY for speaker in rows}.union(silent)
+    label = labels(transcript)
+    taken = {speaker or NOBODY for speaker in rows} | {label(speaker.id) for speaker in transcript.speakers}
     found = []
     for speaker, of_speaker in rows.items():
         for number, row in enumerate(of_speaker, start=1):

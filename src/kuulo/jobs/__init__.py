@@ -11,6 +11,6 @@ there. Everything about a job lies in its folder.
 | `submission.py`, `claims.py` | giving it to the scheduler; whose results are whose |
 | `life.py`, `task.py`, `share_task.py`, `prompts_task.py`, `transcripts_task.py` | a task on its node |
 | `account.py`, `finish.py`, `join.py`, `*_finish.py`, `then.py` | what comes after the tasks |
-| `overview.py`, `*_overview.py`, `retrying.py`, `mail.py` | how it goes, and once more |
+| `overview.py`, `shares_overview.py`, `retrying.py`, `mail.py` | how it goes, and once more |
 | `measuring.py`, `calibration.py`, `amounts.py` | what it took; times and sizes |
 """

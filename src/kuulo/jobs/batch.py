@@ -4,10 +4,11 @@ anything is queued and never changed; what becomes of it is written beside it (f
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any, Protocol
+from typing import Any
 
 from kuulo.plan import Plan
 from kuulo.schedulers.base import Queue, Resources
@@ -67,47 +68,45 @@ class Refused:
     do: str | None = None
 
 
-class Job(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class Job(ABC):
     """What is the same for every job, whatever its tasks do: how it is queued and counted, and whose results are whose.
-    A task has at least one piece."""
+    `tasks[n]` has the pieces of task n, at least one. `finish_queue`: where what comes after them waits, which needs no
+    GPU; `then`: what follows that."""
+
+    tasks: Sequence[Sequence[Any]]
+    resources: Resources
+    queue: Queue
+    scheduler: str
+    finish_queue: Queue = field(default_factory=Queue)
+    at_once: int | None = None
+    mail: str | None = None
+    mailer: str = "scheduler"
+    pace: Pace | None = None
+    refused: tuple[Refused, ...] = ()
+    notes: tuple[str, ...] = ()
+    then: Then | None = None
 
     @property
-    def tasks(self) -> Sequence[Sequence[Any]]: ...
-    @property
-    def resources(self) -> Resources: ...
-    @property
-    def queue(self) -> Queue: ...
-    @property
-    def finish_queue(self) -> Queue: ...
-    @property
-    def scheduler(self) -> str: ...
-    @property
-    def at_once(self) -> int | None: ...
-    @property
-    def mail(self) -> str | None: ...
-    @property
-    def mailer(self) -> str: ...
-    @property
-    def then(self) -> Then | None: ...
-    @property
-    def refused(self) -> Sequence[Refused]: ...
-    @property
-    def notes(self) -> Sequence[str]: ...
-    @property
+    @abstractmethod
     def output(self) -> Path:
         """The folder that results go to, or one above all of them."""
 
     @property
+    @abstractmethod
     def makes(self) -> Mapping[Path, Sequence[str]]:
         """What the results are called, by their folders; no other job may make them at the same time."""
 
     @property
+    @abstractmethod
     def key(self) -> str:
         """Digest of how the results are made."""
 
     @property
     def finish_mb(self) -> int:
-        """Memory that it takes to count its results and to put them together."""
+        """Memory that it takes to count its results and to put them together. A transcript of ten hours with words'
+        times takes 100 MB."""
+        return FINISH_MB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,27 +139,15 @@ class Then(OnTranscripts):
     also: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Batch:
-    """All that the tasks of a job need to know that hears recordings. `tasks[n]` has the pieces of task n.
-    `finish_queue`: where what comes after them waits, which needs no GPU. A job that has no tasks is what follows
+@dataclass(frozen=True, kw_only=True)
+class Batch(Job):
+    """All that the tasks of a job need to know that hears recordings. A job that has no tasks is what follows
     transcripts that are there."""
 
     plan: Plan
     items: tuple[Item, ...]
     tasks: tuple[tuple[Piece, ...], ...]
-    resources: Resources
-    queue: Queue
-    scheduler: str
-    finish_queue: Queue = field(default_factory=Queue)
-    at_once: int | None = None
-    mail: str | None = None
-    mailer: str = "scheduler"
-    pace: Pace | None = None
     turns_pace: Pace | None = None
-    refused: tuple[Refused, ...] = ()
-    notes: tuple[str, ...] = field(default=())
-    then: Then | None = None
 
     @property
     def output(self) -> Path:
@@ -174,11 +161,6 @@ class Batch:
     def key(self) -> str:
         return self.plan.key
 
-    @property
-    def finish_mb(self) -> int:
-        """A transcript of ten hours with words' times takes 100 MB."""
-        return FINISH_MB
-
 
 @dataclass(frozen=True)
 class Share:
@@ -188,9 +170,13 @@ class Share:
     begin: int
     end: int
 
+    def called(self, what: str) -> str:
+        """For people, who count from one: prompts 1 to 5."""
+        return f"{what} {self.begin + 1} to {self.end}"
 
-@dataclass(frozen=True)
-class Prompts:
+
+@dataclass(frozen=True, kw_only=True)
+class Prompts(Job):
     """All that the tasks of a job need to know that asks a language model.
 
     `source`: a file of prompts, or a folder that `template` (a name or a path) is asked about with its `variables`;
@@ -211,26 +197,11 @@ class Prompts:
     model_sha256: str | None
     concurrency: int | None
     tasks: tuple[tuple[Share, ...], ...]
-    resources: Resources
-    queue: Queue
-    scheduler: str
     template: str | None = None
     template_sha256: str | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     any_model: bool = False
     overwrite: bool = False
-    finish_queue: Queue = field(default_factory=Queue)
-    at_once: int | None = None
-    mail: str | None = None
-    mailer: str = "scheduler"
-    pace: Pace | None = None
-    refused: tuple[Refused, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def then(self) -> None:
-        """Nothing follows answers."""
-        return None
 
     @property
     def output(self) -> Path:
@@ -250,32 +221,17 @@ class Prompts:
         return FINISH_MB + 8 * (self.bytes >> 20)
 
 
-@dataclass(frozen=True)
-class Transcripts:
+@dataclass(frozen=True, kw_only=True)
+class Transcripts(Job):
     """All that the tasks of a job need to know that works on transcripts which are there. A result is what comes of one
-    of the language model's tasks on one transcript. `makes`: as of any job. Results that are there, and are others, are
-    written over if `overwrite`."""
+    of the language model's tasks on one transcript; `records` are the names of theirs, by their folders. Results that
+    are there, and are others, are written over if `overwrite`."""
 
     what: OnTranscripts
     sources: tuple[Path, ...]
-    makes: Mapping[Path, Sequence[str]]
+    records: Mapping[Path, Sequence[str]]
     tasks: tuple[tuple[Share, ...], ...]
-    resources: Resources
-    queue: Queue
-    scheduler: str
     overwrite: bool = False
-    finish_queue: Queue = field(default_factory=Queue)
-    at_once: int | None = None
-    mail: str | None = None
-    mailer: str = "scheduler"
-    pace: Pace | None = None
-    refused: tuple[Refused, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def then(self) -> None:
-        """Nothing follows results."""
-        return None
 
     @property
     def number(self) -> int:
@@ -284,13 +240,13 @@ class Transcripts:
 
     @property
     def output(self) -> Path:
-        return Path(os.path.commonpath(self.makes))
+        return Path(os.path.commonpath(self.records))
+
+    @property
+    def makes(self) -> Mapping[Path, Sequence[str]]:
+        return self.records
 
     @property
     def key(self) -> str:
         """Each record has its own, which says what it was made from, and how."""
         return ""
-
-    @property
-    def finish_mb(self) -> int:
-        return FINISH_MB

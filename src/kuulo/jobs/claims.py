@@ -13,7 +13,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -82,15 +82,15 @@ def alive(output: Path, names: Collection[str] | None = None) -> list[Claim]:
     return found
 
 
-def check_free(output: Path, *stems: str) -> None:
-    """Raises UsageError when a job makes results of these names, and CannotRun as `alive`."""
-    for claim in alive(output, stems):
-        stem = next(stem for stem in stems if stem in claim.stems)
-        raise UsageError(
-            f"the job {claim.name} of {claim.user} makes this at this moment",
-            looked_at=naming.shown(output / stem),
-            do=f"kuulo jobs wait {claim.name}, or kuulo jobs cancel {claim.name}",
-        )
+def check_free(makes: Mapping[Path, Sequence[str]]) -> None:
+    """Raises UsageError when a job makes results of these names, by their folders, and CannotRun as `alive`."""
+    for output, names in makes.items():
+        for claim in alive(output, names):
+            raise UsageError(
+                f"the job {claim.name} of {claim.user} makes this at this moment",
+                looked_at=naming.shown(output / next(name for name in names if name in claim.stems)),
+                do=f"kuulo jobs wait {claim.name}, or kuulo jobs cancel {claim.name}",
+            )
 
 
 def _counts(claim: Claim) -> bool:

@@ -11,9 +11,9 @@ from typing import Any
 
 from kuulo import naming, report, schedulers
 from kuulo.errors import CannotRun, KuuloError
-from kuulo.jobs import account, packing, plan_file
+from kuulo.jobs import account, amounts, packing, plan_file
 from kuulo.jobs.account import ItemState
-from kuulo.jobs.batch import TURNS, Batch, Prompts
+from kuulo.jobs.batch import TURNS, Batch
 from kuulo.jobs.folder import IN_WORK, LEFT, THEN, Folder, PieceState, Round, TaskState, tasks_of
 from kuulo.jobs.plan_file import Written
 from kuulo.schedulers.base import CANCELLED, RUNNING, WAITING, State
@@ -90,6 +90,11 @@ class Overview:
     def number(self) -> int:
         """Of recordings, prompts or results."""
         return sum(self.counts.values())
+
+    @property
+    def counted(self) -> str:
+        """For people: 1 prompt, 2 results."""
+        return amounts.counted(self.number, self.kind.removesuffix("s"))
 
     def count(self, *states: str) -> int:
         return sum(self.counts.get(state, 0) for state in states)
@@ -203,13 +208,9 @@ def overview(
 
     if isinstance(batch, Batch):
         return _of_recordings(one, batch, account.items(batch, tasks, known), said, speed)
-    if isinstance(batch, Prompts):
-        from kuulo.jobs import prompts_overview
+    from kuulo.jobs import shares_overview
 
-        return prompts_overview.of_prompts(one, batch, tasks, said, silent, speed)
-    from kuulo.jobs import transcripts_overview
-
-    return transcripts_overview.of_results(one, batch, tasks, said, silent, speed)
+    return shares_overview.of_shares(one, batch, tasks, said, silent, speed)
 
 
 Speed = Callable[[Callable[[TaskState, int], int]], float | None]

@@ -85,6 +85,7 @@ def _queued(job: Job) -> dict[str, Any]:
         "at_once": job.at_once,
         "mail": job.mail,
         "mailer": job.mailer,
+        "pace": dataclasses.asdict(job.pace) if job.pace else None,
         "refused": [dataclasses.asdict(r) for r in job.refused],
         "notes": list(job.notes),
     }
@@ -95,7 +96,6 @@ def _recordings(batch: Batch) -> dict[str, Any]:
         "kind": RECORDINGS,
         "plan": batch.plan.to_json(),
         "items": [{**dataclasses.asdict(i), "path": str(i.path), "stem": str(i.stem)} for i in batch.items],
-        "pace": dataclasses.asdict(batch.pace) if batch.pace else None,
         "turns_pace": dataclasses.asdict(batch.turns_pace) if batch.turns_pace else None,
         "then": dataclasses.asdict(batch.then) if batch.then else None,
     }
@@ -111,7 +111,6 @@ def _prompts(job: Prompts) -> dict[str, Any]:
         "source": str(job.source),
         "target": str(job.target),
         **{name: getattr(job, name) for name in PROMPTS_ALONE},
-        "pace": dataclasses.asdict(job.pace) if job.pace else None,
     }
 
 
@@ -120,9 +119,8 @@ def _results(job: Transcripts) -> dict[str, Any]:
         "kind": RESULTS,
         "what": dataclasses.asdict(job.what),
         "sources": [str(source) for source in job.sources],
-        "makes": {str(folder): list(names) for folder, names in job.makes.items()},
+        "records": {str(folder): list(names) for folder, names in job.records.items()},
         "overwrite": job.overwrite,
-        "pace": dataclasses.asdict(job.pace) if job.pace else None,
     }
 
 
@@ -176,7 +174,7 @@ def _read_results(said: Mapping[str, Any], queued: Mapping[str, Any]) -> Transcr
     return Transcripts(
         what=OnTranscripts(**{**what, "tasks": tuple(what["tasks"])}),
         sources=tuple(Path(source) for source in said["sources"]),
-        makes={Path(folder): names for folder, names in said["makes"].items()},
+        records={Path(folder): names for folder, names in said["records"].items()},
         tasks=tuple(tuple(Share(**piece) for piece in task) for task in said["tasks"]),
         overwrite=said["overwrite"],
         **queued,

@@ -120,17 +120,24 @@ def batch(site: Site, jobs: JobSettings, plan: Plan, looked: Looked, asked: Mapp
             cpus=there.cpus,
             gpus=int(there.on_gpu),
         ),
-        queue=there.queue,
-        finish_queue=there.finish_queue,
-        scheduler=there.scheduler,
-        at_once=asked["array_limit"] or jobs.at_once,
-        mail=asked["mail"],
-        mailer=there.mailer or jobs.mail,
+        **queued(jobs, asked, there),
         pace=words,
         turns_pace=turns,
         refused=tuple(looked.refused),
         notes=tuple(notes),
     )
+
+
+def queued(jobs: JobSettings, asked: Mapping[str, Any], there: Where) -> dict[str, Any]:
+    """What any Job has of its place, of the settings and of its flags."""
+    return {
+        "queue": there.queue,
+        "finish_queue": there.finish_queue,
+        "scheduler": there.scheduler,
+        "at_once": asked["array_limit"] or jobs.at_once,
+        "mail": asked["mail"],
+        "mailer": there.mailer or jobs.mail,
+    }
 
 
 def workers_on(plan: Plan, cpus: int, memory_mb: int | None) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 from kuulo import naming
 from kuulo.errors import CannotRun, UsageError
-from kuulo.jobs.batch import Prompts, Share
+from kuulo.jobs.batch import Prompts
 from kuulo.llm import batch as batches
 from kuulo.llm import plan, templates
 from kuulo.llm.batch import Request
@@ -64,11 +64,6 @@ def chat_plan(job: Prompts) -> ChatPlan:
 def settled(job: Prompts, found: Sequence[Request], way: Way) -> list[Request]:
     """Prompts as they are sent."""
     return batches.settled(found, way.defaults, way.model, job.any_model)
-
-
-def called(share: Share) -> str:
-    """A share for people, who count from one."""
-    return f"prompts {share.begin + 1} to {share.end}"
 
 
 def ways(events: Iterable[Mapping[str, Any]]) -> list[Way]:

@@ -45,7 +45,7 @@ def conclude(job: Folder, made: Prompts, tasks: Sequence[TaskState], states: Map
         if task.pieces[0].state not in (report.DONE, report.SKIPPED):
             why, do = account.why_left(task, states.get(task.number))
             why = str(task.pieces[0].fields.get("why") or why or "its task ended before it asked all")
-            failures.append({"source": prompts.called(made.tasks[task.number][0]), "why": why, "do": do})
+            failures.append({"source": made.tasks[task.number][0].called("prompts"), "why": why, "do": do})
     said: dict[str, Any] = {
         "schema": 1,
         "job": job.name,

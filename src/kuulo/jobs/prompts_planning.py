@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from kuulo import machine, speeds
@@ -36,6 +36,15 @@ LEAST_ROUNDS = 4
 """A task has at least so many prompts for each that it asks at a time: else its slots stand empty at the end."""
 
 
+class Asking(Protocol):
+    """What is to be asked. `given`: options of the language model, as they were typed; `planned_on`: how it is asked on
+    such a machine."""
+
+    @property
+    def given(self) -> Mapping[str, Any]: ...
+    def planned_on(self, machine: Machine) -> ChatPlan: ...
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What was asked for. `given`: options of the language model, as they were typed; `named`: what the template was
@@ -52,6 +61,9 @@ class Wanted:
     any_model: bool = False
     overwrite: bool = False
 
+    def planned_on(self, machine: Machine) -> ChatPlan:
+        return plan.make_for(self.given, self.concurrency, batches.AT_ONCE, machine)
+
 
 def prompts(site: Site, jobs: JobSettings, wanted: Wanted, asked: Mapping[str, Any]) -> Prompts:
     """The job. `asked`: flags for jobs. Raises KuuloError, also when the model cannot be asked there."""
@@ -60,8 +72,9 @@ def prompts(site: Site, jobs: JobSettings, wanted: Wanted, asked: Mapping[str, A
     size = sum(pace.characters(one) for one in wanted.requests)
     costs = [pace.cost(one, chat.options["max_tokens"]) for one in wanted.requests]
     most = max(1, len(costs) // (LEAST_ROUNDS * at_once))
-    shared = shared_out(site, jobs, asked, there, chat, costs, at_once=at_once, most=most)
-    memory_mb = PROMPTS_TIMES * (size >> 20) + memory_for(chat, shared.pace)
+    shared = shared_out(
+        site, jobs, asked, there, chat, costs, at_once=at_once, most=most, more_mb=PROMPTS_TIMES * (size >> 20)
+    )
     return Prompts(
         source=wanted.source,
         target=wanted.target,
@@ -78,30 +91,8 @@ def prompts(site: Site, jobs: JobSettings, wanted: Wanted, asked: Mapping[str, A
         variables=dict(wanted.variables),
         any_model=wanted.any_model,
         overwrite=wanted.overwrite,
-        tasks=shared.tasks,
-        resources=Resources(
-            shared.minutes, megabytes(asked["mem"]) if asked["mem"] else memory_mb, there.cpus, gpus_for(chat)
-        ),
-        queue=there.queue,
-        finish_queue=there.finish_queue,
-        scheduler=there.scheduler,
-        at_once=asked["array_limit"] or jobs.at_once,
-        mail=asked["mail"],
-        mailer=there.mailer or jobs.mail,
-        pace=shared.pace,
-        notes=(*shared.notes, *chat.notes),
+        **shared,
     )
-
-
-@dataclass(frozen=True)
-class Shared:
-    """Work that was shared out: the tasks, the time limit of each in minutes, what that was estimated with, and what to
-    say of it."""
-
-    tasks: tuple[tuple[Share, ...], ...]
-    minutes: int
-    pace: Pace
-    notes: Sequence[str]
 
 
 def shared_out(
@@ -114,9 +105,11 @@ def shared_out(
     *,
     at_once: int,
     most: int,
-) -> Shared:
-    """Shares of about the same cost. `costs`: in tokens of answers (pace.py), of what is asked in order; `at_once`: how
-    many are asked at a time in each task; `most`: tasks at most. Raises UsageError."""
+    more_mb: int = 0,
+) -> dict[str, Any]:
+    """What any Job has, with shares of about the same cost. `costs`: in tokens of answers (pace.py), of what is asked
+    in order; `at_once`: how many are asked at a time in each task; `most`: tasks at most; `more_mb`: memory beside the
+    model's. Raises UsageError."""
     tables = [speeds.read(path) for path in (site.speeds_file(), site.centre.speeds) if path]
     speed = pace.estimate(chat, at_once, there.cpus, tables, there.queue.partition or there.scheduler)
     seconds = [cost / speed.speed for cost in costs]
@@ -124,17 +117,20 @@ def shared_out(
     tasks = shares(seconds, min(most, packing.tasks_for(sum(seconds), speed.load_s, aim)))
     longest_s = max((speed.load_s + sum(seconds[one.begin : one.end]) for one in tasks), default=0.0)
     time, notes = planning.time_limit(asked, there.limits, longest_s, speed.source)
-    return Shared(tuple((one,) for one in tasks), time, speed, notes)
+    memory_mb = megabytes(asked["mem"]) if asked["mem"] else memory_for(chat, speed) + more_mb
+    return {
+        **planning.queued(jobs, asked, there),
+        "tasks": tuple((one,) for one in tasks),
+        "resources": Resources(time, memory_mb, there.cpus, gpus_for(chat)),
+        "pace": speed,
+        "notes": (*notes, *chat.notes),
+    }
 
 
-def placed(jobs: JobSettings, wanted: Wanted, asked: Mapping[str, Any]) -> tuple[Where, ChatPlan]:
+def placed(jobs: JobSettings, wanted: Asking, asked: Mapping[str, Any]) -> tuple[Where, ChatPlan]:
     """Where the tasks go, and how they ask the model there. Raises KuuloError."""
-
-    def planned_on(machine: Machine) -> ChatPlan:
-        return plan.make_for(wanted.given, wanted.concurrency, batches.AT_ONCE, machine)
-
-    where, node = place(jobs, asked, asked["mem"], str(wanted.given.get("device", "")), planned_on)
-    chat = planned_on(node)
+    where, node = place(jobs, asked, asked["mem"], str(wanted.given.get("device", "")), wanted.planned_on)
+    chat = wanted.planned_on(node)
     check_reach(chat, where)
     return where, chat
 

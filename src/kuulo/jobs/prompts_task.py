@@ -24,7 +24,7 @@ class PromptsTask(ShareTask):
 
     def __init__(self, job: Prompts, known: PieceState, log: TaskLog, run_: Life, round_: int, number: int) -> None:
         (self._share,) = job.tasks[number]
-        super().__init__(known, log, run_, round_, number, prompts.called(self._share))
+        super().__init__(known, log, run_, round_, number, self._share.called("prompts"))
         self._job = job
         self._said = time.monotonic()
         self._before: int | None = None

@@ -69,7 +69,7 @@ def planned(jobs: JobSettings, values: Mapping[str, Any], asked: Mapping[str, An
 
 def _then(what: Following, resources: Resources, where: planning.Where) -> Then:
     return Then(
-        **transcripts.settled(what.chain, what.flags, what.parameters, what.plan, what.concurrency),
+        **vars(transcripts.settled(what.chain, what.flags, what.parameters, what.plan, what.concurrency)),
         resources=resources,
         queue=dataclasses.replace(
             where.queue, extra=tuple((k, v) for k, v in where.queue.extra if k not in TASKS_ALONE)

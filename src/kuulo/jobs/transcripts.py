@@ -25,21 +25,20 @@ def settled(
     chat: ChatPlan,
     concurrency: int,
     template: str | None = None,
-) -> dict[str, Any]:
-    """What an OnTranscripts has. `given`: options of the language model, as they were typed; `template`: another one
-    than the first task's own."""
-    return {
-        "tasks": tuple(link.task.name for link in chain.links),
-        "parameters": dict(parameters),
-        "asked": prompts_planning.settled(given, chat),
-        "templates": {link.task.name: link.template.digest for link in chain.links},
-        "files": {link.task.name: link.digests() for link in chain.links},
-        "model": chat.model_name,
-        "model_sha256": chat.model.digest if chat.model else None,
-        "place": str(Path.cwd()),
-        "template": template,
-        "concurrency": concurrency,
-    }
+) -> OnTranscripts:
+    """`given`: options of the language model, as they were typed; `template`: another one than the first task's own."""
+    return OnTranscripts(
+        tasks=tuple(link.task.name for link in chain.links),
+        parameters=dict(parameters),
+        asked=prompts_planning.settled(given, chat),
+        templates={link.task.name: link.template.digest for link in chain.links},
+        files={link.task.name: link.digests() for link in chain.links},
+        model=chat.model_name,
+        model_sha256=chat.model.digest if chat.model else None,
+        place=str(Path.cwd()),
+        template=template,
+        concurrency=concurrency,
+    )
 
 
 def here(what: OnTranscripts) -> tuple[Chain, ChatPlan]:

@@ -10,14 +10,13 @@ from typing import Any
 from kuulo import naming
 from kuulo.errors import KuuloError
 from kuulo.jobs import prompts_planning, transcripts
-from kuulo.jobs.amounts import megabytes
-from kuulo.jobs.batch import OnTranscripts, Refused, Transcripts
+from kuulo.jobs.batch import Refused, Transcripts
 from kuulo.jobs.settings import JobSettings
 from kuulo.llm import chain as chains
 from kuulo.llm import pace, plan
 from kuulo.llm.chain import Chain
+from kuulo.llm.plan import ChatPlan
 from kuulo.machine import Machine
-from kuulo.schedulers.base import Resources
 from kuulo.site import Site
 
 
@@ -34,18 +33,15 @@ class Wanted:
     concurrency: int = 1
     overwrite: bool = False
 
+    def planned_on(self, machine: Machine) -> ChatPlan:
+        return plan.make_with(self.given, self.concurrency, machine)
+
 
 def results(site: Site, jobs: JobSettings, wanted: Wanted, asked: Mapping[str, Any]) -> Transcripts:
     """The job. `asked`: flags for jobs. Raises KuuloError, also when the model cannot be asked there, and when none of
     the transcripts can be read."""
 
-    def planned_on(machine: Machine) -> plan.ChatPlan:
-        return plan.make_with(wanted.given, wanted.concurrency, machine)
-
-    device = str(wanted.given.get("device", ""))
-    there, node = prompts_planning.place(jobs, asked, asked["mem"], device, planned_on)
-    chat = planned_on(node)
-    prompts_planning.check_reach(chat, there)
+    there, chat = prompts_planning.placed(jobs, wanted, asked)
     costs, refused = _looked_at(wanted)
     at_once = wanted.concurrency
     most = 1 if wanted.chain.is_together else max(1, len(costs) // at_once)
@@ -53,28 +49,12 @@ def results(site: Site, jobs: JobSettings, wanted: Wanted, asked: Mapping[str, A
         site, jobs, asked, there, chat, list(costs.values()), at_once=at_once, most=most
     )
     return Transcripts(
-        what=OnTranscripts(
-            **transcripts.settled(wanted.chain, wanted.given, wanted.parameters, chat, at_once, wanted.template)
-        ),
+        what=transcripts.settled(wanted.chain, wanted.given, wanted.parameters, chat, at_once, wanted.template),
         sources=tuple(costs),
-        makes=wanted.chain.records(costs),
-        tasks=shared.tasks,
+        records=wanted.chain.records(costs),
         overwrite=wanted.overwrite,
-        resources=Resources(
-            shared.minutes,
-            megabytes(asked["mem"]) if asked["mem"] else prompts_planning.memory_for(chat, shared.pace),
-            there.cpus,
-            prompts_planning.gpus_for(chat),
-        ),
-        queue=there.queue,
-        finish_queue=there.finish_queue,
-        scheduler=there.scheduler,
-        at_once=asked["array_limit"] or jobs.at_once,
-        mail=asked["mail"],
-        mailer=there.mailer or jobs.mail,
-        pace=shared.pace,
         refused=tuple(refused),
-        notes=(*shared.notes, *chat.notes),
+        **shared,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kuulo.jobs import life, transcripts
-from kuulo.jobs.batch import Share, Transcripts
+from kuulo.jobs.batch import Transcripts
 from kuulo.jobs.folder import RESULT, PieceState, TaskLog
 from kuulo.jobs.life import Life
 from kuulo.jobs.share_task import ShareTask
@@ -19,11 +19,6 @@ from kuulo.llm.chain import DONE, PARTLY, SKIPPED, Name, Outcome
 def made(results: Mapping[Name, Mapping[str, Any]]) -> set[Name]:
     """Those that are there."""
     return {name for name, one in results.items() if one["state"] in (DONE, SKIPPED)}
-
-
-def called(share: Share) -> str:
-    """A share for people, who count from one."""
-    return f"transcripts {share.begin + 1} to {share.end}"
 
 
 class TranscriptsTask(ShareTask):
@@ -40,7 +35,7 @@ class TranscriptsTask(ShareTask):
         number: int,
     ) -> None:
         (self._share,) = job.tasks[number]
-        super().__init__(known, log, run_, round_, number, called(self._share))
+        super().__init__(known, log, run_, round_, number, self._share.called("transcripts"))
         self._job, self._before = job, made(results)
         self._made: list[Outcome] = []
 
